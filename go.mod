@@ -1,0 +1,3 @@
+module tiwkeyd
+
+go 1.26

@@ -1,0 +1,155 @@
+package rotator
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// Bounds of a generated key's length, in characters. The upper bound is Tencent's
+// (SetWhiteboardPushCallbackKey: CallbackKey is at most 64 characters). The lower one is
+// ours: a captured callback lets anyone test guesses offline at MD5 speed, and 32
+// characters of base62 are 190 bits.
+const (
+	MinKeyLength     = 32
+	MaxKeyLength     = 64
+	DefaultKeyLength = 64
+)
+
+const (
+	base62   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	idLength = 10
+)
+
+// Key is a callback key. Whatever prints it (any fmt verb, JSON, text, slog) prints its
+// public id; only Reveal gives the value. The zero Key is "no key".
+//
+// The value stands behind a pointer because fmt does not call methods on the unexported
+// fields of a printed struct: it would print the string, but prints a pointer as an address.
+type Key struct{ m *material }
+
+type material struct{ id, value string }
+
+// NewKey returns the key of the given value, known in public as id. An empty value gives
+// the zero Key.
+func NewKey(id, value string) Key {
+	if value == "" {
+		return Key{}
+	}
+	return Key{&material{id: id, value: value}}
+}
+
+// GenerateKey draws a key of length base62 characters, and its id, from random
+// (nil means crypto/rand). The id is drawn separately: it says nothing about the value.
+func GenerateKey(random io.Reader, length int) (Key, error) {
+	if length < MinKeyLength || length > MaxKeyLength {
+		return Key{}, fmt.Errorf("generate key: length %d is outside %d to %d", length, MinKeyLength, MaxKeyLength)
+	}
+	value, err := randomString(random, length)
+	if err != nil {
+		return Key{}, err
+	}
+	id, err := NewID(random)
+	if err != nil {
+		return Key{}, err
+	}
+	return NewKey(id, value), nil
+}
+
+// NewID draws a public random name for a key or a rotation.
+func NewID(random io.Reader) (string, error) { return randomString(random, idLength) }
+
+// randomString draws n base62 characters without bias: bytes of 248 (4×62) and above are
+// thrown away, since taking them modulo 62 would favour the first eight characters.
+func randomString(random io.Reader, n int) (string, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	out := make([]byte, 0, n)
+	buf := make([]byte, n+n/4)
+	for len(out) < n {
+		if _, err := io.ReadFull(random, buf); err != nil {
+			return "", fmt.Errorf("read random bytes: %w", err)
+		}
+		for _, b := range buf {
+			if b < 248 && len(out) < n {
+				out = append(out, base62[b%62])
+			}
+		}
+	}
+	return string(out), nil
+}
+
+// ID is the key's public name, "" for the zero Key.
+func (k Key) ID() string {
+	if k.m == nil {
+		return ""
+	}
+	return k.m.id
+}
+
+// IsZero reports whether k is no key at all.
+func (k Key) IsZero() bool { return k.m == nil }
+
+// Equal compares values, not ids, in constant time. Two zero Keys are equal.
+func (k Key) Equal(o Key) bool {
+	if k.m == nil || o.m == nil {
+		return k.m == nil && o.m == nil
+	}
+	return subtle.ConstantTimeCompare([]byte(k.m.value), []byte(o.m.value)) == 1
+}
+
+// Reveal gives the value itself. Callers are few on purpose: the keyring's encoder, the
+// request to Tencent, and the verification of a callback.
+func (k Key) Reveal() string {
+	if k.m == nil {
+		return ""
+	}
+	return k.m.value
+}
+
+// String is the id, or a word for a key without one.
+func (k Key) String() string {
+	switch {
+	case k.m == nil:
+		return "none"
+	case k.m.id == "":
+		return "unknown"
+	}
+	return k.m.id
+}
+
+// Format prints the id whichever verb is asked for.
+func (k Key) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, k.String()) }
+
+// LogValue is the id.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText is the id. It also serves JSON and map keys.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText refuses: what Key prints is its id, from which no key can be made.
+func (k *Key) UnmarshalText([]byte) error {
+	return errors.New("a key cannot be read from text: decode a keyring instead")
+}
+
+// GobEncode refuses: a key leaves the process in a keyring or a request only.
+func (k Key) GobEncode() ([]byte, error) {
+	return nil, errors.New("a key cannot be gob-encoded")
+}
+
+// Redact replaces every appearance of the given keys' values in s by their ids. It guards
+// text that came from outside (an API's message, a proxy's error page) before it is logged.
+func Redact(s string, keys ...Key) string {
+	for _, k := range keys {
+		if !k.IsZero() {
+			s = strings.ReplaceAll(s, k.m.value, "["+k.String()+"]")
+		}
+	}
+	return string(bytes.ToValidUTF8([]byte(s), []byte("?")))
+}

@@ -1,0 +1,177 @@
+package rotator
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// SchemaVersion is the version of the keyring's stored form that this program writes, and
+// the highest that it reads.
+const SchemaVersion = 1
+
+// State is where a key stands in its life.
+type State string
+
+const (
+	Pending  State = "pending"  // accepted by receivers, not yet known to be in force
+	Current  State = "current"  // in force at Tencent
+	Previous State = "previous" // replaced or rolled back; accepted until AcceptUntil
+)
+
+// Reason is why a rotation was begun.
+type Reason string
+
+const (
+	BySchedule Reason = "schedule"
+	BySignal   Reason = "signal"
+	ByCommand  Reason = "command"
+	ByDrift    Reason = "drift"  // Tencent was found to sign with a foreign key, now adopted
+	ByAdopt    Reason = "adopt"  // the first rotation of an application newly served
+	ByRevoke   Reason = "revoke" // a leaked key: no propagation wait, no grace
+)
+
+// Keyring is all there is to know about one target: its keys and the rotation in hand. It
+// is stored as one secret, which is also what the webhook receivers read.
+type Keyring struct {
+	Target         Target
+	Keys           []Entry
+	Rotation       *Rotation // nil when nothing is in hand and nothing has failed
+	RotatedAt      time.Time // when the current key was found in force; zero: never rotated
+	AcceptUnsigned bool      // callbacks are unsigned until the first key is in force
+
+	extra object // fields of the stored form that this program does not know
+}
+
+// Entry is one key of a Keyring.
+type Entry struct {
+	Key         Key
+	State       State
+	CreatedAt   time.Time
+	PushAfter   time.Time // pending: every receiver accepts the key from then on
+	ActivatedAt time.Time // when it was found in force; zero: it never was
+	AcceptUntil time.Time // previous: it may be dropped then
+
+	extra object
+}
+
+// Rotation is the rotation in hand, or the last one if it failed.
+type Rotation struct {
+	ID         string
+	Reason     Reason
+	StartedAt  time.Time
+	Attempts   int       // requests to Tencent that failed, over all keys tried since the last success
+	Owner      string    // the replica that carries it out
+	LeaseUntil time.Time // another replica may take over then
+	RetryAt    time.Time // nothing is tried before, unless asked for
+	LastError  *Failure  // nil: none so far
+
+	extra object
+}
+
+// Failure is the last thing that went wrong in a rotation.
+type Failure struct {
+	Code      string
+	Message   string
+	RequestID string
+	At        time.Time
+
+	extra object
+}
+
+// Current is the entry of the key in force, nil if no key ever was.
+func (k *Keyring) Current() *Entry { return k.find(Current) }
+
+// Pending is the entry of the key being introduced, nil if there is none.
+func (k *Keyring) Pending() *Entry { return k.find(Pending) }
+
+func (k *Keyring) find(s State) *Entry {
+	for i := range k.Keys {
+		if k.Keys[i].State == s {
+			return &k.Keys[i]
+		}
+	}
+	return nil
+}
+
+// Lookup is the entry whose key has the given value, nil if there is none.
+func (k *Keyring) Lookup(key Key) *Entry {
+	for i := range k.Keys {
+		if k.Keys[i].Key.Equal(key) {
+			return &k.Keys[i]
+		}
+	}
+	return nil
+}
+
+// CallbackKey is the current key, the zero Key if there is none: for receivers that know
+// one key only.
+func (k *Keyring) CallbackKey() Key {
+	if e := k.Current(); e != nil {
+		return e.Key
+	}
+	return Key{}
+}
+
+// Accept lists the keys that a receiver must accept now: current, pending, previous.
+func (k *Keyring) Accept() []Key {
+	var keys []Key
+	for _, s := range []State{Current, Pending, Previous} {
+		for i := range k.Keys {
+			if k.Keys[i].State == s {
+				keys = append(keys, k.Keys[i].Key)
+			}
+		}
+	}
+	return keys
+}
+
+// Clone is a copy that shares nothing that can change.
+func (k *Keyring) Clone() *Keyring {
+	c := *k
+	c.Keys = slices.Clone(k.Keys)
+	if k.Rotation != nil {
+		r := *k.Rotation
+		c.Rotation = &r
+		if r.LastError != nil {
+			f := *r.LastError
+			c.Rotation.LastError = &f
+		}
+	}
+	return &c
+}
+
+// Validate reports what makes k no keyring: a Store never writes and Decode never returns
+// one that fails it.
+func (k *Keyring) Validate() error {
+	if err := k.Target.Validate(); err != nil {
+		return err
+	}
+	if len(k.Keys) == 0 && !k.AcceptUnsigned {
+		return fmt.Errorf("there is no key in it")
+	}
+	counts := map[State]int{}
+	for i, e := range k.Keys {
+		if e.Key.IsZero() || e.Key.ID() == "" {
+			return fmt.Errorf("keys[%d] has no value or no id", i)
+		}
+		switch e.State {
+		case Pending, Current, Previous:
+		default:
+			return fmt.Errorf("keys[%d] has the unknown state %q", i, e.State)
+		}
+		counts[e.State]++
+		for _, o := range k.Keys[:i] {
+			if o.Key.ID() == e.Key.ID() || o.Key.Equal(e.Key) {
+				return fmt.Errorf("keys[%d] (%s) is there twice", i, e.Key)
+			}
+		}
+	}
+	if counts[Current] > 1 || counts[Pending] > 1 {
+		return fmt.Errorf("it has %d current and %d pending keys, where one of each is the most", counts[Current], counts[Pending])
+	}
+	if counts[Pending] == 1 && k.Rotation == nil {
+		return fmt.Errorf("it has a pending key but no rotation")
+	}
+	return nil
+}
