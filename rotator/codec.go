@@ -32,6 +32,7 @@ func (k *Keyring) Encode() ([]byte, error) {
 		o.put("value", e.Key.Reveal())
 		o.put("state", e.State)
 		o.putTime("created_at", e.CreatedAt)
+		o.put("version", e.Version)
 		o.putTime("push_after", e.PushAfter)
 		o.putTime("activated_at", e.ActivatedAt)
 		o.putTime("accept_until", e.AcceptUntil)
@@ -68,6 +69,7 @@ func (r *Rotation) object() object {
 		e.put("code", f.Code)
 		e.put("message", f.Message)
 		e.put("request_id", f.RequestID)
+		e.put("refused", f.Refused)
 		e.putTime("at", f.At)
 		o.put("last_error", e)
 	}
@@ -194,6 +196,7 @@ func (d *decoder) entry(name string, raw json.RawMessage) Entry {
 	d.take(o, "value", &value)
 	d.take(o, "state", &e.State)
 	d.may(o, "created_at", &e.CreatedAt)
+	d.may(o, "version", &e.Version)
 	d.may(o, "push_after", &e.PushAfter)
 	d.may(o, "activated_at", &e.ActivatedAt)
 	d.may(o, "accept_until", &e.AcceptUntil)
@@ -218,6 +221,7 @@ func (d *decoder) rotation(raw json.RawMessage) *Rotation {
 		d.may(f, "code", &r.LastError.Code)
 		d.may(f, "message", &r.LastError.Message)
 		d.may(f, "request_id", &r.LastError.RequestID)
+		d.may(f, "refused", &r.LastError.Refused)
 		d.may(f, "at", &r.LastError.At)
 		r.LastError.extra = f
 	}

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
@@ -33,7 +32,10 @@ const (
 // fields of a printed struct: it would print the string, but prints a pointer as an address.
 type Key struct{ m *material }
 
-type material struct{ id, value string }
+type material struct {
+	id    string
+	value []byte
+}
 
 // NewKey returns the key of the given value, known in public as id. An empty value gives
 // the zero Key.
@@ -41,7 +43,7 @@ func NewKey(id, value string) Key {
 	if value == "" {
 		return Key{}
 	}
-	return Key{&material{id: id, value: value}}
+	return Key{&material{id: id, value: []byte(value)}}
 }
 
 // GenerateKey draws a key of length base62 characters, and its id, from random
@@ -101,8 +103,11 @@ func (k Key) Equal(o Key) bool {
 	if k.m == nil || o.m == nil {
 		return k.m == nil && o.m == nil
 	}
-	return subtle.ConstantTimeCompare([]byte(k.m.value), []byte(o.m.value)) == 1
+	return subtle.ConstantTimeCompare(k.m.value, o.m.value) == 1
 }
+
+// named is the same key under another id.
+func (k Key) named(id string) Key { return Key{&material{id: id, value: k.m.value}} }
 
 // Reveal gives the value itself. Callers are few on purpose: the keyring's encoder, the
 // request to Tencent, and the verification of a callback.
@@ -110,7 +115,7 @@ func (k Key) Reveal() string {
 	if k.m == nil {
 		return ""
 	}
-	return k.m.value
+	return string(k.m.value)
 }
 
 // String is the id, or a word for a key without one.
@@ -148,8 +153,8 @@ func (k Key) GobEncode() ([]byte, error) {
 func Redact(s string, keys ...Key) string {
 	for _, k := range keys {
 		if !k.IsZero() {
-			s = strings.ReplaceAll(s, k.m.value, "["+k.String()+"]")
+			s = strings.ReplaceAll(s, string(k.m.value), "["+k.String()+"]")
 		}
 	}
-	return string(bytes.ToValidUTF8([]byte(s), []byte("?")))
+	return strings.ToValidUTF8(s, "?")
 }

@@ -26,7 +26,6 @@ const (
 	BySchedule Reason = "schedule"
 	BySignal   Reason = "signal"
 	ByCommand  Reason = "command"
-	ByDrift    Reason = "drift"  // Tencent was found to sign with a foreign key, now adopted
 	ByAdopt    Reason = "adopt"  // the first rotation of an application newly served
 	ByRevoke   Reason = "revoke" // a leaked key: no propagation wait, no grace
 )
@@ -48,6 +47,7 @@ type Entry struct {
 	Key         Key
 	State       State
 	CreatedAt   time.Time
+	Version     int64     // of the keyring, as the store counts: the one that introduced the key
 	PushAfter   time.Time // pending: every receiver accepts the key from then on
 	ActivatedAt time.Time // when it was found in force; zero: it never was
 	AcceptUntil time.Time // previous: it may be dropped then
@@ -74,6 +74,7 @@ type Failure struct {
 	Code      string
 	Message   string
 	RequestID string
+	Refused   bool // Tencent said no for good; false: its answers stayed in doubt
 	At        time.Time
 
 	extra object

@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,6 +33,11 @@ type Target struct {
 // String is the form ParseTarget reads: "1400000001/whiteboard-push".
 func (t Target) String() string {
 	return strconv.FormatInt(t.SdkAppID, 10) + "/" + string(t.Service)
+}
+
+// Compare orders targets by application, then by service.
+func (t Target) Compare(o Target) int {
+	return cmp.Or(cmp.Compare(t.SdkAppID, o.SdkAppID), cmp.Compare(t.Service, o.Service))
 }
 
 // Validate reports what makes t no target.

@@ -1,0 +1,55 @@
+package rotator
+
+import (
+	"context"
+	"time"
+)
+
+// Clock is where the engine takes time from: SystemClock, or a simulator's.
+type Clock interface {
+	Now() time.Time
+	// After sends once d has passed; stop releases it early.
+	After(d time.Duration) (c <-chan time.Time, stop func())
+	WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc)
+}
+
+// SystemClock is the machine's clock.
+type SystemClock struct{}
+
+// Now is the wall clock's time. Its monotonic part is removed: times are compared with
+// those of other machines, and a machine that was suspended must see that time has passed.
+func (SystemClock) Now() time.Time { return time.Now().Round(0) }
+
+// After is a timer of the machine.
+func (SystemClock) After(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTimer(d)
+	return t.C, func() { t.Stop() }
+}
+
+// WithDeadline is the standard library's.
+func (SystemClock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, at)
+}
+
+// longestSleep bounds one sleep: a timer does not count the time a machine was suspended.
+const longestSleep = 30 * time.Second
+
+// sleepUntil waits for the given time, for wake, or for ctx to end.
+func sleepUntil(ctx context.Context, c Clock, until time.Time, wake <-chan struct{}) {
+	for {
+		d := until.Sub(c.Now())
+		if d <= 0 {
+			return
+		}
+		timer, stop := c.After(min(d, longestSleep))
+		select {
+		case <-timer:
+		case <-wake:
+			stop()
+			return
+		case <-ctx.Done():
+			stop()
+			return
+		}
+	}
+}

@@ -1,0 +1,266 @@
+package rotator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Engine carries out, for any number of targets, what Decide says.
+type Engine struct {
+	store  Store
+	api    CallbackAPI
+	clock  Clock
+	random io.Reader
+	policy Policy
+	due    func(Target, time.Time) time.Time
+	log    *slog.Logger
+	events func(Event)
+
+	mu     sync.Mutex
+	tracks map[Target]*track
+	wake   chan struct{}
+}
+
+// Options are an Engine's parts. Store, API, Policy and Due are required.
+type Options struct {
+	Store  Store
+	API    CallbackAPI
+	Policy Policy
+	Due    func(t Target, rotatedAt time.Time) time.Time // Schedule.Due; zero: never
+	Clock  Clock                                         // nil: SystemClock
+	Random io.Reader                                     // nil: crypto/rand
+	Log    *slog.Logger                                  // nil: none
+	Events func(Event)                                   // nil: none; called from the engine's goroutines
+}
+
+// New gives an Engine. A Policy without an Owner gets a random one.
+func New(o Options) (*Engine, error) {
+	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
+		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1)}
+	if e.clock == nil {
+		e.clock = SystemClock{}
+	}
+	if e.random == nil {
+		e.random = rand.Reader
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.events == nil {
+		e.events = func(Event) {}
+	}
+	if e.policy.Owner == "" {
+		id, err := NewID(e.random)
+		if err != nil {
+			return nil, fmt.Errorf("name this replica: %w", err)
+		}
+		e.policy.Owner = id
+	}
+	return e, nil
+}
+
+// track is what the engine remembers of a target between visits. All of it can be lost:
+// it saves requests and is never needed for safety.
+type track struct {
+	target Target
+	obs    Observation
+	ask    Reason // guarded by Engine.mu: a new key is asked for
+	asks   int    // guarded by Engine.mu: how often it was
+	heard  int    // the value of asks that the last visit took account of
+
+	snap    Snapshot // as last read or written
+	pending Key      // the last pending key seen
+	lastErr error    // why the last visit got stuck, nil if it did not
+	failure Failure  // the last refusal of a push
+
+	storeFails, lookFails, pushFails int
+	purge                            int64 // versions below are still to be destroyed
+	warned                           string
+}
+
+func (e *Engine) track(t Target) *track {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr := e.tracks[t]
+	if tr == nil {
+		tr = &track{target: t}
+		e.tracks[t] = tr
+	}
+	return tr
+}
+
+// Ask wants a new key for the targets, whatever the schedule says. A rotation already in
+// hand serves, except that ByRevoke hastens it.
+func (e *Engine) Ask(reason Reason, targets ...Target) {
+	for _, t := range targets {
+		tr := e.track(t)
+		e.mu.Lock()
+		if tr.ask != ByRevoke {
+			tr.ask = reason
+		}
+		tr.asks++
+		e.mu.Unlock()
+	}
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) asked(tr *track) Reason {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return tr.ask
+}
+
+// hear is asked, for a visit that takes account of it.
+func (e *Engine) hear(tr *track) Reason {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr.heard = tr.asks
+	return tr.ask
+}
+
+// unheard reports whether Ask came too late for the last visit.
+func (e *Engine) unheard(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return tr.heard != tr.asks
+}
+
+func (e *Engine) answerAsk(tr *track) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr.ask = ""
+}
+
+// maxSteps bounds a visit: a correct one takes fewer than ten.
+const maxSteps = 40
+
+// Visit does for t whatever can be done now, step by step, and returns when to come again.
+// It returns early, between steps, when ctx ends. At most one Visit of a target may run at
+// a time.
+func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
+	tr := e.track(t)
+	tr.lastErr = nil
+	readAt := e.clock.Now() // before the read: a request may be delayed on its way as well
+	if err := e.read(ctx, tr); err != nil {
+		return e.storeFailed(tr, StepObserve, err)
+	}
+	e.purge(ctx, tr)
+	for range maxSteps {
+		if ctx.Err() != nil {
+			return e.clock.Now()
+		}
+		w := e.wish(tr)
+		a := Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy)
+		if a.Step == StepWait {
+			e.emit(tr, a, Idle, nil)
+			return a.Until
+		}
+		e.emit(tr, a, Begin, nil)
+		began := e.clock.Now()
+		err := e.do(ctx, tr, a, w, readAt)
+		switch {
+		case err == nil:
+			e.emit(tr, a, Done, nil)
+			if a.writes() {
+				readAt = began
+			}
+			continue
+		case errors.Is(err, errStale), errors.Is(err, ErrConflict):
+			e.log.Debug("the keyring is read again", "target", t, "step", a.Step, "because", err)
+			began = e.clock.Now()
+			if err := e.read(ctx, tr); err != nil {
+				return e.storeFailed(tr, a.Step, err)
+			}
+			readAt = began
+			continue
+		}
+		tr.lastErr = err
+		e.emit(tr, a, Error, err)
+		var api *APIError
+		if !errors.As(err, &api) {
+			return e.storeFailed(tr, a.Step, err)
+		}
+	}
+	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
+	return e.clock.Now().Add(e.policy.Timing.RetryMax)
+}
+
+// writes reports whether a step that succeeded replaced the keyring.
+func (a Action) writes() bool {
+	switch a.Step {
+	case StepObserve, StepPush, StepReassert:
+		return false
+	}
+	return true
+}
+
+// errStale says that the keyring was read too long ago for what is to be done.
+var errStale = errors.New("it was read too long ago")
+
+func (e *Engine) wish(tr *track) Wish {
+	w := Wish{Asked: e.hear(tr)}
+	k := tr.snap.Keyring
+	if k == nil {
+		return w
+	}
+	w.Due = e.due(tr.target, k.RotatedAt)
+	if p := k.Pending(); p != nil {
+		tr.pending = p.Key
+		if w.Asked != "" && (w.Asked != ByRevoke || k.Rotation.Reason == ByRevoke) {
+			e.answerAsk(tr)
+			w.Asked = ""
+		}
+	}
+	return w
+}
+
+func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
+	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Phase: phase, Why: a.Why, Until: a.Until, Err: err}
+	if k := tr.snap.Keyring; k != nil {
+		if k.Rotation != nil {
+			ev.Rotation, ev.Reason = k.Rotation.ID, k.Rotation.Reason
+		}
+		ev.Key = k.CallbackKey()
+		if p := k.Pending(); p != nil && a.Step != StepReassert {
+			ev.Key = p.Key
+		}
+	}
+	e.events(ev)
+	e.logEvent(ev)
+}
+
+func (e *Engine) logEvent(ev Event) {
+	level, msg := slog.LevelDebug, string(ev.Step)
+	switch {
+	case ev.Phase == Error:
+		level, msg = slog.LevelError, string(ev.Step)+" failed"
+	case ev.Phase == Done && ev.Step != StepObserve:
+		level, msg = slog.LevelInfo, string(ev.Step)+" done"
+	case ev.Phase == Begin:
+		msg = string(ev.Step) + " begins"
+	}
+	attrs := []slog.Attr{slog.String("target", ev.Target.String()), slog.String("why", ev.Why), slog.Any("key", ev.Key)}
+	if ev.Rotation != "" {
+		attrs = append(attrs, slog.String("rotation", ev.Rotation), slog.String("reason", string(ev.Reason)))
+	}
+	if !ev.Until.IsZero() {
+		attrs = append(attrs, slog.Time("until", ev.Until))
+	}
+	if ev.Err != nil {
+		attrs = append(attrs, slog.String("error", ev.Err.Error()))
+		var api *APIError
+		if errors.As(ev.Err, &api) {
+			attrs = append(attrs, slog.String("code", api.Code), slog.String("request_id", api.RequestID))
+		}
+	}
+	e.log.LogAttrs(context.Background(), level, msg, attrs...)
+}

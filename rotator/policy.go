@@ -1,0 +1,75 @@
+package rotator
+
+import "time"
+
+// Drift is what is done when Tencent is found to sign with a key that is not ours.
+type Drift string
+
+const (
+	Reassert  Drift = "reassert" // put our current key back
+	AdoptKey  Drift = "adopt"    // take theirs as the current one
+	AlarmOnly Drift = "alarm"    // log it and leave it
+)
+
+// Policy is what the operator decided, the same for every target.
+type Policy struct {
+	Propagation  time.Duration // how late a receiver may see a change of the keyring
+	Grace        time.Duration // how long a replaced key stays accepted
+	AttemptLimit time.Duration // how long one pending key is tried
+	Reconcile    time.Duration // how often a settled target is looked at
+	KeyLength    int           // characters of a generated key
+	OnDrift      Drift
+	KeepVersions bool   // do not destroy the store's older versions at retirement
+	Owner        string // this replica's name in leases, unlike any other's
+	Timing       Timing
+}
+
+// Timing holds the durations that safety rests on. Only tests and the demo, whose Tencent
+// is their own, use others than StandardTiming.
+type Timing struct {
+	// PushDeadline is how long after the read of the keyring a key read there may still be
+	// sent. With the five minutes that Tencent honours a signed request for, it bounds when
+	// a request of a replica that was paused can take effect.
+	PushDeadline time.Duration
+	// RollbackKeep is how long a rolled-back key stays accepted: PushDeadline, the signed
+	// request's five minutes, and three minutes for clocks that disagree.
+	RollbackKeep time.Duration
+	// Lease is how long the others leave a rotation to the replica that began it, counted
+	// from the moment its next request may go out. It saves requests; nothing depends on it.
+	Lease time.Duration
+	// RetryMin and RetryMax bound the back-off after an answer that may change by itself,
+	// RefusedMin and RefusedMax after one that needs somebody to act.
+	RetryMin, RetryMax, RefusedMin, RefusedMax time.Duration
+}
+
+// StandardTiming is the Timing for Tencent's real API: a signed request is honoured for five
+// minutes (API 3.0, AuthFailure.SignatureExpire).
+func StandardTiming() Timing {
+	return Timing{
+		PushDeadline: 2 * time.Minute,
+		RollbackKeep: 10 * time.Minute,
+		Lease:        2 * time.Minute,
+		RetryMin:     2 * time.Second,
+		RetryMax:     5 * time.Minute,
+		RefusedMin:   15 * time.Minute,
+		RefusedMax:   6 * time.Hour,
+	}
+}
+
+// Scaled gives the same proportions n times as fast.
+func (t Timing) Scaled(n int64) Timing {
+	for _, d := range []*time.Duration{&t.PushDeadline, &t.RollbackKeep, &t.Lease,
+		&t.RetryMin, &t.RetryMax, &t.RefusedMin, &t.RefusedMax} {
+		*d /= time.Duration(n)
+	}
+	return t
+}
+
+// writeSlack is how long a write of the keyring may take without the push being put off.
+func (p *Policy) writeSlack() time.Duration { return min(5*time.Second, p.Propagation/8) }
+
+// Wish is when, and whether, a new key is wanted for a target.
+type Wish struct {
+	Due   time.Time // by schedule; zero: never
+	Asked Reason    // on demand; "" if nobody asked
+}

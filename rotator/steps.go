@@ -1,0 +1,239 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
+// ask for another read; any other error is the store's.
+func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt time.Time) error {
+	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
+	switch a.Step {
+	case StepObserve:
+		return e.observe(ctx, tr, w)
+	case StepPush:
+		return e.push(ctx, tr, k.Pending().Key, readAt)
+	case StepReassert:
+		return e.reassert(ctx, tr, k.CallbackKey(), readAt)
+	case StepAdopt:
+		return e.adopt(ctx, tr, now)
+	case StepStage:
+		return e.stage(ctx, tr, w, now)
+	case StepHasten:
+		return e.write(ctx, tr, k.hastened(now, p))
+	case StepPostpone:
+		return e.write(ctx, tr, k.postponed(now, p))
+	case StepClaim:
+		return e.write(ctx, tr, k.claimed(now, p))
+	case StepCommit:
+		if err := e.write(ctx, tr, k.committed(now, p)); err != nil {
+			return err
+		}
+		if k.Rotation.Reason == ByRevoke {
+			tr.purge = tr.snap.Version
+			e.purge(ctx, tr)
+		}
+		return nil
+	case StepRollback:
+		f := e.rollbackCause(tr, now)
+		retry := now.Add(e.delay(k.Rotation.Attempts+1, p.Timing.RefusedMin, p.Timing.RefusedMax))
+		return e.write(ctx, tr, k.rolledBack(f, retry, now, p))
+	case StepRetire:
+		next, gone := k.retired(tr.obs.At)
+		if err := e.write(ctx, tr, next); err != nil {
+			return err
+		}
+		e.log.Info("keys retired", "target", tr.target.String(), "keys", fmt.Sprint(gone))
+		tr.purge = tr.snap.Version
+		e.purge(ctx, tr)
+		return nil
+	}
+	return fmt.Errorf("step %q is unknown", a.Step)
+}
+
+func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
+	id, err := NewID(e.random)
+	if err != nil {
+		return err
+	}
+	if tr.obs.Key.IsZero() {
+		e.log.Warn("no key is set at Tencent: callbacks were unsigned until now, and are until the first key is in force",
+			"target", tr.target.String())
+	}
+	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, &e.policy))
+}
+
+func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) error {
+	key, err := GenerateKey(e.random, e.policy.KeyLength)
+	if err != nil {
+		return err
+	}
+	id, err := NewID(e.random)
+	if err != nil {
+		return err
+	}
+	k, reason := tr.snap.Keyring, w.Asked
+	switch {
+	case reason != "":
+	case k.RotatedAt.IsZero():
+		reason = ByAdopt
+	default:
+		reason = BySchedule
+	}
+	if err := e.write(ctx, tr, k.staged(key, id, reason, tr.snap.Version+1, now, &e.policy)); err != nil {
+		return err
+	}
+	tr.obs.Refused, tr.pushFails = Key{}, 0
+	return nil
+}
+
+// observe asks Tencent which key is in force.
+func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
+	at := e.clock.Now()
+	ctx, cancel := e.stepContext(ctx, at.Add(callLimit))
+	defer cancel()
+	key, err := e.api.KeyInForce(ctx, tr.target)
+	now, t := e.clock.Now(), &e.policy.Timing
+	tr.obs.At = at
+	if err == nil {
+		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
+		e.warnOfDrift(tr)
+		return nil
+	}
+	api := asAPIError(err)
+	tr.lookFails++
+	tr.obs.Key = Key{}
+	switch {
+	case api.Forbidden:
+		tr.obs.Sight, tr.obs.NextLook = Forbidden, now.Add(t.RetryMax)
+		if tr.snap.Keyring == nil {
+			return api // a key in force that cannot be read cannot be adopted
+		}
+		e.warnOnce(tr, "forbidden", "the credential may not read back the key in force: answers to Set must do, "+
+			"and a change made by somebody else goes unseen", "action", api.Action, "request_id", api.RequestID)
+		return nil
+	case api.Class == Refused:
+		tr.obs.Sight, tr.obs.NextLook = Barred, now.Add(e.delay(tr.lookFails, t.RefusedMin, t.RefusedMax))
+		if err := e.holdBack(ctx, tr, api, w, now); err != nil {
+			return err
+		}
+	default:
+		tr.obs.Sight, tr.obs.NextLook = Unanswered, now.Add(e.delay(tr.lookFails, t.RetryMin, t.RetryMax))
+	}
+	return api
+}
+
+// holdBack writes down that a new key was wanted and could not even be begun, so that the
+// next attempt waits, on every replica.
+func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish, now time.Time) error {
+	k := tr.snap.Keyring
+	if k == nil || k.Pending() != nil {
+		return nil
+	}
+	due := w.Due
+	if k.Rotation != nil {
+		due = k.Rotation.RetryAt
+	}
+	if w.Asked == "" && now.Before(due) {
+		return nil
+	}
+	e.answerAsk(tr)
+	reason := w.Asked
+	if reason == "" {
+		reason = BySchedule
+	}
+	return e.write(ctx, tr, k.failed(failureOf(api, now), reason, tr.obs.NextLook, &e.policy))
+}
+
+// push sets the pending key.
+func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt time.Time) error {
+	err := e.set(ctx, tr, key, readAt)
+	if err == nil || errors.Is(err, errStale) {
+		return err
+	}
+	api := asAPIError(err)
+	now := e.clock.Now()
+	tr.failure = failureOf(api, now)
+	if api.Class == Refused {
+		tr.obs.Refused = key
+		return api
+	}
+	tr.obs.NextPush = now.Add(e.delay(tr.pushFails, e.policy.Timing.RetryMin, e.policy.Timing.RetryMax))
+	err = e.write(ctx, tr, tr.snap.Keyring.failed(tr.failure, "", tr.obs.NextPush, &e.policy))
+	if errors.Is(err, ErrConflict) {
+		err = e.read(ctx, tr) // whoever wrote in between knows as much as this replica
+	}
+	if err != nil {
+		return errors.Join(api, err)
+	}
+	return api
+}
+
+// reassert sets the current key again.
+func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt time.Time) error {
+	err := e.set(ctx, tr, key, readAt)
+	if err == nil || errors.Is(err, errStale) {
+		return err
+	}
+	api, t := asAPIError(err), &e.policy.Timing
+	pause := e.delay(tr.pushFails, t.RetryMin, t.RetryMax)
+	if api.Class == Refused {
+		pause = e.delay(tr.pushFails, t.RefusedMin, t.RefusedMax)
+	}
+	tr.obs.NextPush = e.clock.Now().Add(pause)
+	return api
+}
+
+// set sends key, which the keyring had at readAt, within the push deadline. What was known
+// of Tencent's side is void after it, unless the answer itself has to serve as the proof.
+func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt time.Time) error {
+	at, deadline := e.clock.Now(), readAt.Add(e.policy.Timing.PushDeadline)
+	if at.Sub(readAt) > e.policy.Timing.PushDeadline/4 || at.Before(readAt) {
+		return errStale
+	}
+	ctx, cancel := e.stepContext(ctx, deadline)
+	defer cancel()
+	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
+	_, err := e.api.SetKey(ctx, tr.target, key)
+	if err == nil {
+		tr.pushFails = 0
+		tr.obs = Observation{Sight: Unseen}
+		if blind {
+			tr.obs = Observation{Sight: Seen, Key: key, At: at}
+		}
+		return nil
+	}
+	tr.pushFails++
+	if asAPIError(err).Class == Doubtful {
+		tr.obs = Observation{Sight: Unseen}
+	}
+	return err
+}
+
+// rollbackCause is what the keyring tells of why a pending key was given up.
+func (e *Engine) rollbackCause(tr *track, now time.Time) Failure {
+	if pend := tr.snap.Keyring.Pending(); tr.obs.Refused.Equal(pend.Key) {
+		return tr.failure
+	}
+	if f := tr.snap.Keyring.Rotation.LastError; f != nil {
+		return *f
+	}
+	return Failure{Code: "AttemptLimit", At: now,
+		Message: "the key was not seen in force within TIWKEYD_ATTEMPT_LIMIT"}
+}
+
+func failureOf(api *APIError, now time.Time) Failure {
+	return Failure{Code: api.Code, Message: api.Message, RequestID: api.RequestID, Refused: api.Class == Refused, At: now}
+}
+
+// asAPIError takes any other error as an answer in doubt.
+func asAPIError(err error) *APIError {
+	var api *APIError
+	if errors.As(err, &api) {
+		return api
+	}
+	return &APIError{Class: Doubtful, Code: "ClientError", Message: err.Error(), Err: err}
+}

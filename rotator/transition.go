@@ -1,0 +1,142 @@
+package rotator
+
+import (
+	"slices"
+	"time"
+)
+
+// The transitions give the keyring that a step writes, from the one it was decided on.
+// They are pure and leave their receiver alone.
+
+// adopted takes key, found in force at Tencent, as the current one; the zero Key means that
+// callbacks are unsigned so far. id names a key that the keyring does not have yet.
+func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy) *Keyring {
+	if k == nil {
+		n := &Keyring{Target: t, AcceptUnsigned: key.IsZero()}
+		if !key.IsZero() {
+			n.Keys = []Entry{{Key: key.named(id), State: Current, CreatedAt: now, ActivatedAt: now}}
+		}
+		return n
+	}
+	n := k.Clone()
+	n.AcceptUnsigned = false
+	n.RotatedAt = now
+	n.replaceCurrent(now.Add(p.Grace))
+	if e := n.Lookup(key); e != nil {
+		e.State, e.ActivatedAt, e.AcceptUntil = Current, now, time.Time{}
+		return n
+	}
+	n.Keys = append(n.Keys, Entry{Key: key.named(id), State: Current, CreatedAt: now, ActivatedAt: now})
+	return n
+}
+
+func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
+	if e := k.Current(); e != nil {
+		e.State, e.AcceptUntil = Previous, acceptUntil
+	}
+}
+
+// staged adds key as the pending one. version is the one this keyring will be stored as.
+func (k *Keyring) staged(key Key, rotationID string, reason Reason, version int64, now time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	pushAfter := now.Add(p.Propagation + p.writeSlack())
+	if reason == ByRevoke {
+		pushAfter = now
+	}
+	attempts := 0
+	if n.Rotation != nil {
+		attempts = n.Rotation.Attempts
+	}
+	n.Keys = append(n.Keys, Entry{Key: key, State: Pending, CreatedAt: now, Version: version, PushAfter: pushAfter})
+	n.Rotation = &Rotation{
+		ID: rotationID, Reason: reason, StartedAt: now, Attempts: attempts,
+		Owner: p.Owner, LeaseUntil: pushAfter.Add(p.Timing.Lease),
+	}
+	return n
+}
+
+// hastened turns the rotation in hand into a revocation, which waits for nobody.
+func (k *Keyring) hastened(now time.Time, p *Policy) *Keyring {
+	n := k.claimed(now, p)
+	n.Rotation.Reason = ByRevoke
+	if e := n.Pending(); e.PushAfter.After(now) {
+		e.PushAfter = now
+	}
+	return n
+}
+
+// postponed starts the wait for receivers anew, from now.
+func (k *Keyring) postponed(now time.Time, p *Policy) *Keyring {
+	n := k.claimed(now.Add(p.Propagation), p)
+	n.Pending().PushAfter = now.Add(p.Propagation)
+	return n
+}
+
+// claimed makes the rotation ours, until a lease after from.
+func (k *Keyring) claimed(from time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	n.Rotation.Owner = p.Owner
+	n.Rotation.LeaseUntil = from.Add(p.Timing.Lease)
+	return n
+}
+
+// failed records a failed request. A target with nothing in hand gets a rotation for it, so
+// that RetryAt holds the schedule back.
+func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	if n.Rotation == nil {
+		n.Rotation = &Rotation{Reason: reason, StartedAt: f.At}
+	}
+	r := n.Rotation
+	r.Attempts++
+	r.RetryAt = retryAt
+	r.LastError = &f
+	if n.Pending() != nil {
+		r.Owner, r.LeaseUntil = p.Owner, retryAt.Add(p.Timing.Lease)
+	}
+	return n
+}
+
+// committed makes the pending key current: it was seen in force.
+func (k *Keyring) committed(now time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	revoke := n.Rotation.Reason == ByRevoke
+	n.replaceCurrent(now.Add(p.Grace))
+	e := n.Pending()
+	e.State, e.ActivatedAt = Current, now
+	n.RotatedAt = now
+	n.Rotation = nil
+	n.AcceptUnsigned = false
+	if revoke {
+		n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool { return e.State == Previous })
+	}
+	return n
+}
+
+// rolledBack takes the pending key back. It stays accepted for a while even after a
+// definite refusal: another replica's request for it may still be under way.
+func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	e := n.Pending()
+	e.State, e.AcceptUntil = Previous, now.Add(p.Timing.RollbackKeep)
+	r := n.Rotation
+	r.Attempts++
+	r.LastError = &f
+	r.RetryAt = retryAt
+	r.Owner, r.LeaseUntil = "", time.Time{}
+	return n
+}
+
+// retired drops the previous keys whose time was over when the current one was seen.
+func (k *Keyring) retired(seenAt time.Time) (*Keyring, []Key) {
+	n := k.Clone()
+	var gone []Key
+	n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool {
+		if !e.retirable(seenAt) {
+			return false
+		}
+		gone = append(gone, e.Key)
+		return true
+	})
+	return n, gone
+}
