@@ -11,7 +11,6 @@ const (
 	StepAdopt    Step = "adopt"    // take the key in force as the current one
 	StepStage    Step = "stage"    // write a new pending key
 	StepHasten   Step = "hasten"   // turn the rotation in hand into a revocation
-	StepPostpone Step = "postpone" // the pending key became readable late: wait anew
 	StepClaim    Step = "claim"    // take over the rotation of a replica that went away
 	StepPush     Step = "push"     // set the pending key at Tencent
 	StepReassert Step = "reassert" // set the current key at Tencent again
@@ -46,14 +45,21 @@ type Observation struct {
 	NextLook time.Time // Tencent is not asked again before
 	NextPush time.Time // nothing is set before
 	Refused  Key       // the key that Tencent refused for good, if any
+
+	// Since is when this replica began to find the pending key in the store at every look.
+	// Receivers are given Propagation from then: neither a write that took effect late nor
+	// a spell in which the store could not be read counts for them.
+	Since time.Time
+	// Previous is since when this replica has seen each previous key as such, by id.
+	Previous map[string]time.Time
 }
 
 // Decide gives the next single step for a target. It is pure, and it is all there is: a
 // restart after a crash is just the next call. s is what the store holds, o what is known
 // of Tencent, w whether a new key is wanted.
 //
-// What keeps invariant I1: a key is pushed only when it is current, or pending and past
-// PushAfter (every receiver accepts it by then); and a key leaves the keyring only in
+// What keeps invariant I1: a key is pushed only when it is current, or pending and ready
+// (every receiver accepts it by then); and a key leaves the keyring only in
 // StepRetire, when its AcceptUntil has passed and the current key was seen in force after
 // that. A decision may be stale when it is carried out. Writes are check-and-set; a push
 // is fenced by Timing.PushDeadline.
@@ -69,7 +75,7 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 			return Action{Step: StepCommit, Why: "the pending key is in force"}
 		case cur == nil && !o.Key.IsZero():
 			return Action{Step: StepAdopt, Why: "a key is in force where there was none"}
-		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(pend.PushAfter)):
+		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, p))):
 			if a, acts := decideDrift(k, o, now, p); acts {
 				return a
 			}
@@ -114,20 +120,17 @@ func decideDrift(k *Keyring, o Observation, now time.Time, p *Policy) (Action, b
 }
 
 func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
-	r := s.Keyring.Rotation
+	r, ready := s.Keyring.Rotation, readyAt(s.Keyring, pend, o, p)
 	switch {
 	case w.Asked == ByRevoke && r.Reason != ByRevoke:
 		return Action{Step: StepHasten, Why: "a key is to be revoked at once"}
-	case r.Reason != ByRevoke && p.Propagation > 0 && s.Version == pend.Version &&
-		s.Written.Add(p.Propagation).After(pend.PushAfter):
-		return Action{Step: StepPostpone, Why: "the pending key became readable later than it was meant to"}
 	case o.Sight == Unseen:
 		return look(o, now, "a rotation is in hand")
-	case now.Before(pend.PushAfter):
+	case now.Before(ready):
 		if a, acts := decideRetire(s, o, now, p); acts && a.Step != StepWait {
 			return a
 		}
-		return Action{Step: StepWait, Until: pend.PushAfter, Why: "receivers come to accept the pending key"}
+		return Action{Step: StepWait, Until: ready, Why: "receivers come to accept the pending key"}
 	case o.Refused.Equal(pend.Key):
 		return Action{Step: StepRollback, Why: "Tencent refused the pending key"}
 	case !now.Before(pend.PushAfter.Add(p.AttemptLimit)):
@@ -143,6 +146,14 @@ func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish
 		return Action{Step: StepWait, Until: hold, Why: "Tencent is tried again after a pause"}
 	}
 	return Action{Step: StepPush, Why: "receivers accept the pending key"}
+}
+
+// readyAt is when every receiver accepts the pending key.
+func readyAt(k *Keyring, pend *Entry, o Observation, p *Policy) time.Time {
+	if k.Rotation.Reason == ByRevoke {
+		return pend.PushAfter
+	}
+	return later(pend.PushAfter, o.Since.Add(p.Propagation))
 }
 
 func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
@@ -189,19 +200,21 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, bool) {
 	cur := s.Keyring.CallbackKey()
 	var over *Entry
+	var until time.Time
 	for i := range s.Keyring.Keys {
-		if e := &s.Keyring.Keys[i]; e.retirable(now) && (over == nil || e.AcceptUntil.Before(over.AcceptUntil)) {
+		e := &s.Keyring.Keys[i]
+		switch proven := provenAt(e, s, o, p); {
+		case e.State != Previous || now.Before(e.AcceptUntil):
+		case now.Before(proven):
+			until = sooner(until, proven)
+		case over == nil || e.AcceptUntil.Before(over.AcceptUntil):
 			over = e
 		}
 	}
 	if over == nil {
-		return Action{}, false
+		return Action{Step: StepWait, Until: until, Why: "a key was replaced a moment ago"}, !until.IsZero()
 	}
-	// A write that was held up on its way took effect later than the times inside it say.
-	if quiet := s.Written.Add(p.Timing.RollbackKeep); now.Before(quiet) {
-		return Action{Step: StepWait, Until: quiet, Why: "the keyring was changed a moment ago"}, true
-	}
-	fresh := !o.At.Before(over.AcceptUntil)
+	fresh := over.retirable(s, o, p)
 	switch {
 	case o.Sight == Seen && fresh && o.Key.Equal(cur):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
@@ -216,8 +229,20 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 	return look(o, now, "a key is to be retired"), true
 }
 
-func (e *Entry) retirable(now time.Time) bool {
-	return e.State == Previous && !now.Before(e.AcceptUntil)
+// provenAt is when a previous key will certainly have been one for RollbackKeep. Its own
+// times do not prove that: the write that made it previous may have been held up on its way
+// and have taken effect later than it says.
+func provenAt(e *Entry, s Snapshot, o Observation, p *Policy) time.Time {
+	since := s.Written
+	if seen, ok := o.Previous[e.Key.ID()]; ok && seen.Before(since) {
+		since = seen
+	}
+	return since.Add(p.Timing.RollbackKeep)
+}
+
+// retirable reports whether e may be dropped, given that the current key was seen in force.
+func (e *Entry) retirable(s Snapshot, o Observation, p *Policy) bool {
+	return e.State == Previous && !o.At.Before(e.AcceptUntil) && !o.At.Before(provenAt(e, s, o, p))
 }
 
 func later(a, b time.Time) time.Time {

@@ -75,9 +75,11 @@ type track struct {
 	heard  int    // the value of asks that the last visit took account of
 
 	snap    Snapshot // as last read or written
-	pending Key      // the last pending key seen
-	lastErr error    // why the last visit got stuck, nil if it did not
-	failure Failure  // the last refusal of a push
+	snapAt  time.Time
+	pending Key     // the last pending key seen
+	watched Key     // the pending key that obs.Since is about
+	lastErr error   // why the last visit got stuck, nil if it did not
+	failure Failure // the last refusal of a push
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
@@ -162,6 +164,9 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		a := Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
+			if e.policy.Propagation > 0 && tr.waitsForReceivers() {
+				return sooner(a.Until, e.clock.Now().Add(e.policy.probe()))
+			}
 			return a.Until
 		}
 		e.emit(tr, a, Begin, nil)
@@ -192,6 +197,17 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
 	return e.clock.Now().Add(e.policy.Timing.RetryMax)
+}
+
+// forget voids what is known of Tencent's side; what was seen of the store's stays.
+func (tr *track) forget() {
+	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, Previous: tr.obs.Previous}
+}
+
+// waitsForReceivers reports whether the store has to be watched while nothing is done.
+func (tr *track) waitsForReceivers() bool {
+	k := tr.snap.Keyring
+	return k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
 }
 
 // writes reports whether a step that succeeded replaced the keyring.

@@ -47,7 +47,6 @@ type Entry struct {
 	Key         Key
 	State       State
 	CreatedAt   time.Time
-	Version     int64     // of the keyring, as the store counts: the one that introduced the key
 	PushAfter   time.Time // pending: every receiver accepts the key from then on
 	ActivatedAt time.Time // when it was found in force; zero: it never was
 	AcceptUntil time.Time // previous: it may be dropped then

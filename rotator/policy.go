@@ -65,8 +65,9 @@ func (t Timing) Scaled(n int64) Timing {
 	return t
 }
 
-// writeSlack is how long a write of the keyring may take without the push being put off.
-func (p *Policy) writeSlack() time.Duration { return min(5*time.Second, p.Propagation/8) }
+// probe is how often the store is read while receivers come to accept a pending key: a
+// spell in which nobody could read it does not count for them.
+func (p *Policy) probe() time.Duration { return min(30*time.Second, p.Propagation/8) }
 
 // Wish is when, and whether, a new key is wanted for a target.
 type Wish struct {

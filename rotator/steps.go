@@ -24,8 +24,6 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt tim
 		return e.stage(ctx, tr, w, now)
 	case StepHasten:
 		return e.write(ctx, tr, k.hastened(now, p))
-	case StepPostpone:
-		return e.write(ctx, tr, k.postponed(now, p))
 	case StepClaim:
 		return e.write(ctx, tr, k.claimed(now, p))
 	case StepCommit:
@@ -42,7 +40,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt tim
 		retry := now.Add(e.delay(k.Rotation.Attempts+1, p.Timing.RefusedMin, p.Timing.RefusedMax))
 		return e.write(ctx, tr, k.rolledBack(f, retry, now, p))
 	case StepRetire:
-		next, gone := k.retired(tr.obs.At)
+		next, gone := tr.snap.retired(tr.obs, p)
 		if err := e.write(ctx, tr, next); err != nil {
 			return err
 		}
@@ -83,7 +81,7 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 	default:
 		reason = BySchedule
 	}
-	if err := e.write(ctx, tr, k.staged(key, id, reason, tr.snap.Version+1, now, &e.policy)); err != nil {
+	if err := e.write(ctx, tr, k.staged(key, id, reason, now, &e.policy)); err != nil {
 		return err
 	}
 	tr.obs.Refused, tr.pushFails = Key{}, 0
@@ -200,15 +198,15 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt time.Time) 
 	_, err := e.api.SetKey(ctx, tr.target, key)
 	if err == nil {
 		tr.pushFails = 0
-		tr.obs = Observation{Sight: Unseen}
+		tr.forget()
 		if blind {
-			tr.obs = Observation{Sight: Seen, Key: key, At: at}
+			tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, at
 		}
 		return nil
 	}
 	tr.pushFails++
 	if asAPIError(err).Class == Doubtful {
-		tr.obs = Observation{Sight: Unseen}
+		tr.forget()
 	}
 	return err
 }

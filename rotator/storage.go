@@ -34,10 +34,43 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	}
 	if tr.storeFails > 0 {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
-		tr.storeFails = 0
 	}
-	tr.snap = s
+	e.took(tr, s)
 	return nil
+}
+
+// took remembers a snapshot that is in the store now, and since when its pending key has
+// been seen there without a break.
+func (e *Engine) took(tr *track, s Snapshot) {
+	now := e.clock.Now()
+	var pend Key
+	if s.Keyring != nil && s.Keyring.Pending() != nil {
+		pend = s.Keyring.Pending().Key
+	}
+	// A replica that was paused does not know what happened meanwhile.
+	paused := now.Sub(tr.snapAt) > 3*e.policy.probe() || now.Before(tr.snapAt)
+	if paused || tr.storeFails > 0 || !pend.Equal(tr.watched) {
+		tr.obs.Since, tr.watched = now, pend
+	}
+	tr.snap, tr.snapAt, tr.storeFails = s, now, 0
+	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now)
+}
+
+// previousSince carries over since when each previous key has been seen as one.
+func previousSince(k *Keyring, seen map[string]time.Time, now time.Time) map[string]time.Time {
+	if k == nil || len(k.Keys) == 0 {
+		return nil
+	}
+	since := make(map[string]time.Time, len(k.Keys))
+	for _, e := range k.Keys {
+		if e.State == Previous {
+			since[e.Key.ID()] = now
+			if at, ok := seen[e.Key.ID()]; ok {
+				since[e.Key.ID()] = at
+			}
+		}
+	}
+	return since
 }
 
 // write replaces the keyring that was read. After an error other than ErrConflict nothing
@@ -52,7 +85,7 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	if err != nil {
 		return fmt.Errorf("write the keyring of %s to %s: %w", tr.target, e.store, err)
 	}
-	tr.snap = Snapshot{Keyring: k, Version: version, Written: e.clock.Now()}
+	e.took(tr, Snapshot{Keyring: k, Version: version, Written: e.clock.Now()})
 	return nil
 }
 

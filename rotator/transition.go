@@ -36,10 +36,10 @@ func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
 	}
 }
 
-// staged adds key as the pending one. version is the one this keyring will be stored as.
-func (k *Keyring) staged(key Key, rotationID string, reason Reason, version int64, now time.Time, p *Policy) *Keyring {
+// staged adds key as the pending one.
+func (k *Keyring) staged(key Key, rotationID string, reason Reason, now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
-	pushAfter := now.Add(p.Propagation + p.writeSlack())
+	pushAfter := now.Add(p.Propagation)
 	if reason == ByRevoke {
 		pushAfter = now
 	}
@@ -47,7 +47,7 @@ func (k *Keyring) staged(key Key, rotationID string, reason Reason, version int6
 	if n.Rotation != nil {
 		attempts = n.Rotation.Attempts
 	}
-	n.Keys = append(n.Keys, Entry{Key: key, State: Pending, CreatedAt: now, Version: version, PushAfter: pushAfter})
+	n.Keys = append(n.Keys, Entry{Key: key, State: Pending, CreatedAt: now, PushAfter: pushAfter})
 	n.Rotation = &Rotation{
 		ID: rotationID, Reason: reason, StartedAt: now, Attempts: attempts,
 		Owner: p.Owner, LeaseUntil: pushAfter.Add(p.Timing.Lease),
@@ -65,18 +65,11 @@ func (k *Keyring) hastened(now time.Time, p *Policy) *Keyring {
 	return n
 }
 
-// postponed starts the wait for receivers anew, from now.
-func (k *Keyring) postponed(now time.Time, p *Policy) *Keyring {
-	n := k.claimed(now.Add(p.Propagation), p)
-	n.Pending().PushAfter = now.Add(p.Propagation)
-	return n
-}
-
-// claimed makes the rotation ours, until a lease after from.
-func (k *Keyring) claimed(from time.Time, p *Policy) *Keyring {
+// claimed makes the rotation ours for a lease.
+func (k *Keyring) claimed(now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	n.Rotation.Owner = p.Owner
-	n.Rotation.LeaseUntil = from.Add(p.Timing.Lease)
+	n.Rotation.LeaseUntil = now.Add(p.Timing.Lease)
 	return n
 }
 
@@ -128,11 +121,11 @@ func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyr
 }
 
 // retired drops the previous keys whose time was over when the current one was seen.
-func (k *Keyring) retired(seenAt time.Time) (*Keyring, []Key) {
-	n := k.Clone()
+func (s Snapshot) retired(o Observation, p *Policy) (*Keyring, []Key) {
+	n := s.Keyring.Clone()
 	var gone []Key
 	n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool {
-		if !e.retirable(seenAt) {
+		if !e.retirable(s, o, p) {
 			return false
 		}
 		gone = append(gone, e.Key)

@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` and `make test`.
+GO         ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+SERVER      = secrets/vault/vaulttest/server
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
+
+.PHONY: build demo test vault lint bench fuzz clean
+
+build: ## one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
+
+demo: build ## rotations to watch, with nothing but this machine
+	./bin/tiwkeyd demo
+
+vault: ## a real Vault server for the tests, from PATH or built once into the user's cache
+	$(GO) run ./secrets/vault/vaulttest/fetch
+
+test: vault ## everything
+	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
+	$(GO) test $(RACE) -timeout 45m ./...
+
+lint: ## gofmt, vet, staticcheck, tidy modules
+	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	cd $(SERVER) && $(GO) mod tidy -diff
+
+bench: vault ## figures, as ratios measured in one run
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+fuzz: ## each fuzz target for two minutes
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 2m $$p || exit 1; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin

@@ -1,0 +1,108 @@
+// Command tiwkeyd replaces the callback keys of Tencent Interactive Whiteboard applications,
+// so that no genuine callback is ever refused.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"tiwkeyd/internal/config"
+	"tiwkeyd/rotator"
+)
+
+func main() {
+	p := &program{stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(p.main(os.Args[1:]))
+}
+
+// program is the command line with what it is given from outside.
+type program struct {
+	stdout, stderr io.Writer
+	envFile        *config.EnvFile
+
+	// What only tests set: other timing than Tencent's, and an ear for the engine's events.
+	adjust func(*rotator.Policy)
+	events func(rotator.Event)
+}
+
+// main runs one command and gives the exit status.
+func (p *program) main(args []string) int {
+	if err := keepOutOfCoreDumps(); err != nil {
+		fmt.Fprintf(p.stderr, "tiwkeyd: core dumps, which would hold keys, could not be turned off: %v\n", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := p.rootCommand()
+	root.SetArgs(args)
+	return p.exitStatus(root.ExecuteContext(ctx))
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	var envFile string
+	root := &cobra.Command{
+		Use:   "tiwkeyd",
+		Short: "Rotate the callback keys of Tencent Interactive Whiteboard, and refuse no genuine callback",
+		Long: `tiwkeyd replaces the callback keys of Tencent Interactive Whiteboard applications on a
+schedule or on demand: it writes a new key to Vault for the webhook receivers, waits until
+they accept it, sets it at Tencent, checks that it is in force, and retires the old one.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			p.envFile = config.NewEnvFile(envFile)
+			if err := p.envFile.Apply(); err != nil {
+				return &exitError{code: exitUsage, err: err}
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVar(&envFile, "env-file", "", "read variables from this file too, NAME=VALUE; the environment goes before it")
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
+	root.AddCommand(p.runCommand(), p.rotateCommand(), p.statusCommand(), p.demoCommand(), p.versionCommand())
+	return root
+}
+
+// Exit statuses.
+const (
+	exitInternal  = 1 // a fault of this program
+	exitUsage     = 2 // wrong usage or configuration
+	exitRefused   = 3 // refused by Tencent and rolled back
+	exitUnsettled = 4 // a later run goes on with it
+)
+
+// exitError is an error with an exit status.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitStatus prints an error, each of several on a line of its own. Errors that are not ours
+// come from the parser of the command line.
+func (p *program) exitStatus(err error) int {
+	if err == nil {
+		return 0
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(p.stderr, "tiwkeyd: %s\n", strings.TrimRight(line, "\n"))
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	if text := err.Error(); strings.HasPrefix(text, "unknown command") || strings.Contains(text, "arg(s)") {
+		return exitUsage
+	}
+	return exitInternal
+}

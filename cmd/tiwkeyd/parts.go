@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"tiwkeyd/internal/config"
+	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/file"
+	"tiwkeyd/secrets/vault"
+	"tiwkeyd/tencent"
+)
+
+// parts is a configuration made real.
+type parts struct {
+	config   *config.Config
+	log      *slog.Logger
+	policy   rotator.Policy
+	schedule *rotator.Schedule
+	store    rotator.Store
+	api      rotator.CallbackAPI
+	events   []func(rotator.Event)
+	closers  []func()
+}
+
+// load reads the configuration, and warns of variables that mean nothing.
+func (p *program) load() (*config.Config, *slog.Logger, error) {
+	c, err := config.Load(os.Environ())
+	if err != nil {
+		return nil, nil, &exitError{code: exitUsage, err: err}
+	}
+	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	if len(c.Unknown) > 0 {
+		log.Warn("variables that mean nothing are set; misspelt?", "variables", strings.Join(c.Unknown, ", "))
+	}
+	return c, log, nil
+}
+
+func newLogger(out io.Writer, level slog.Level, asJSON bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(out, o))
+	}
+	return slog.New(slog.NewTextHandler(out, o))
+}
+
+// open makes the parts of a configuration. Nothing is contacted yet.
+func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
+	ps := &parts{config: c, log: log, policy: c.Policy, schedule: c.Schedule}
+	if p.adjust != nil {
+		p.adjust(&ps.policy)
+	}
+	if p.events != nil {
+		ps.events = append(ps.events, p.events)
+	}
+	var read tencent.SecretReader
+	if c.FileStore == "" || c.VaultCredentials() {
+		v, err := vault.New(vault.Options{Mount: c.VaultMount, Prefix: c.VaultPrefix, Login: c.Login, Log: log})
+		if err != nil {
+			return nil, &exitError{code: exitUsage, err: err}
+		}
+		ps.closers = append(ps.closers, v.Close)
+		ps.store, read = v, v.ReadSecret
+	}
+	if c.FileStore != "" {
+		f, err := file.Open(c.FileStore)
+		if err != nil {
+			ps.close()
+			return nil, &exitError{code: exitUsage, err: err}
+		}
+		ps.store = f
+	}
+	credentials, err := tencent.ParseCredentials(c.Credentials, os.Getenv, read)
+	if err != nil {
+		ps.close()
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	api, err := tencent.New(tencent.Options{Endpoint: c.Endpoint, Region: c.Region, Rate: c.Rate, Credentials: credentials})
+	if err != nil {
+		ps.close()
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	ps.api = api
+	ps.closers = append(ps.closers, api.Close)
+	return ps, nil
+}
+
+func (ps *parts) close() {
+	for _, c := range ps.closers {
+		c()
+	}
+}
+
+// engine makes the engine. An ownerless one leaves what it begins to others at once.
+func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
+	policy := ps.policy
+	if ownerless {
+		policy.Owner, policy.Timing.Lease = "nobody", 0
+	}
+	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Log: ps.log,
+		Events: func(ev rotator.Event) {
+			for _, f := range ps.events {
+				f(ev)
+			}
+		}})
+}
+
+// withParts runs a one-shot command.
+func (p *program) withParts(ctx context.Context, run func(context.Context, *parts) error) error {
+	c, log, err := p.load()
+	if err != nil {
+		return err
+	}
+	ps, err := p.open(c, log)
+	if err != nil {
+		return err
+	}
+	defer ps.close()
+	return run(ctx, ps)
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tiwkeyd/internal/config"
+	"tiwkeyd/rotator"
+)
+
+func (p *program) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `run looks after all targets until it is told to stop.
+
+Signals: SIGUSR1 rotates all targets now; SIGHUP reads --env-file, credentials and tokens
+again, and keeps the old configuration if the new one is wrong; SIGTERM and SIGINT finish
+the step in hand and stop.
+
+Variables:
+` + config.Text(),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+	}
+}
+
+// run serves one configuration after the other.
+func (p *program) run(ctx context.Context) error {
+	hangups, demands := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Notify(demands, syscall.SIGUSR1)
+	defer signal.Stop(hangups)
+	defer signal.Stop(demands)
+
+	c, log, err := p.load()
+	if err != nil {
+		return err
+	}
+	for {
+		next, err := p.serve(ctx, c, log, hangups, demands)
+		if err != nil || next == nil {
+			return err
+		}
+		c, log = next.config, next.log
+	}
+}
+
+// loaded is a configuration that a reload found good.
+type loaded struct {
+	config *config.Config
+	log    *slog.Logger
+}
+
+// serve runs the engine until ctx ends, or until a reload gives another configuration.
+func (p *program) serve(ctx context.Context, c *config.Config, log *slog.Logger, hangups, demands <-chan os.Signal) (*loaded, error) {
+	ps, err := p.open(c, log)
+	if err != nil {
+		return nil, err
+	}
+	defer ps.close()
+	engine, err := ps.engine(false)
+	if err != nil {
+		return nil, err
+	}
+	p.announce(ctx, ps)
+
+	running, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		engine.Run(running, c.Targets)
+	}()
+	defer func() { stop(); <-done }()
+	for {
+		select {
+		case <-ctx.Done():
+			log.Info("stopping: the step in hand is finished first")
+			stop()
+			<-done
+			log.Info("stopped")
+			return nil, nil
+		case <-demands:
+			log.Info("rotating all targets now, as SIGUSR1 asked for")
+			engine.Ask(rotator.BySignal, c.Targets...)
+		case <-hangups:
+			if next := p.reload(log); next != nil {
+				return next, nil
+			}
+		}
+	}
+}
+
+// reload reads the configuration again; nil if it is wrong.
+func (p *program) reload(log *slog.Logger) *loaded {
+	err := p.envFile.Apply()
+	if err == nil {
+		var next loaded
+		if next.config, next.log, err = p.load(); err == nil {
+			log.Info("reloaded", "from_env_file", p.envFile.Names())
+			return &next
+		}
+	}
+	log.Error("the new configuration is wrong; the old one goes on", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return nil
+}
+
+// announceWait bounds the look into the store for the announcement.
+const announceWait = 5 * time.Second
+
+// announce logs one line that says what is going to happen.
+func (p *program) announce(ctx context.Context, ps *parts) {
+	var names []string
+	for _, t := range ps.config.Targets {
+		names = append(names, t.String())
+	}
+	const shown = 20
+	targets := strings.Join(names[:min(shown, len(names))], ", ")
+	if len(names) > shown {
+		targets += ", …"
+	}
+	ps.log.Info("tiwkeyd serves these targets",
+		"targets", targets, "count", len(names), "schedule", ps.config.Spec, "next", ps.nextRun(ctx),
+		"propagation", ps.policy.Propagation.String(), "grace", ps.policy.Grace.String(),
+		"store", ps.store.String(), "endpoint", ps.config.Endpoint, "credentials", ps.config.Credentials,
+		"version", builtFrom().Version)
+}
+
+// nextRun is when the first rotation is due, as far as the store tells soon.
+func (ps *parts) nextRun(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, announceWait)
+	defer cancel()
+	var next time.Time
+	const asked = 20 // of thousands of targets these few must do
+	for _, t := range ps.config.Targets[:min(asked, len(ps.config.Targets))] {
+		s, err := ps.store.Read(ctx, t)
+		if err != nil {
+			return "unknown: " + err.Error()
+		}
+		st := statusOf(t, s.Keyring, ps.schedule, time.Now())
+		if s.Keyring == nil || st.Next == nil {
+			return "now"
+		}
+		if next.IsZero() || st.Next.Before(next) {
+			next = *st.Next
+		}
+	}
+	return next.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tiwkeyd/rotator"
+)
+
+// targetStatus is what status tells of one target. Keys are ids.
+type targetStatus struct {
+	Target     string      `json:"target"`
+	Phase      string      `json:"phase"`
+	Keys       []keyStatus `json:"keys"`
+	Reason     string      `json:"reason,omitempty"`
+	Attempts   int         `json:"attempts,omitempty"`
+	RotatedAt  *time.Time  `json:"rotated_at,omitempty"`
+	Next       *time.Time  `json:"next_rotation,omitempty"`
+	LastError  string      `json:"last_error,omitempty"`
+	RequestID  string      `json:"request_id,omitempty"`
+	StoreError string      `json:"store_error,omitempty"`
+}
+
+type keyStatus struct {
+	ID          string     `json:"id"`
+	State       string     `json:"state"`
+	AgeSeconds  int64      `json:"age_seconds"`
+	AcceptUntil *time.Time `json:"accept_until,omitempty"`
+}
+
+func (p *program) statusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show every target: keys by id, ages, phase, next rotation, last error",
+		Long:  "status reads the keyrings and shows them. It asks Tencent nothing and changes nothing.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.withParts(cmd.Context(), func(ctx context.Context, parts *parts) error {
+				return p.status(ctx, parts, asJSON)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (p *program) status(ctx context.Context, parts *parts, asJSON bool) error {
+	now := time.Now()
+	all := []targetStatus{}
+	var failed []error
+	for _, t := range parts.config.Targets {
+		s, err := parts.store.Read(ctx, t)
+		st := statusOf(t, s.Keyring, parts.schedule, now)
+		if err != nil {
+			st.Phase, st.StoreError = "unknown", err.Error()
+			failed = append(failed, fmt.Errorf("read the keyring of %s: %w", t, err))
+		}
+		all = append(all, st)
+	}
+	if asJSON {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(all); err != nil {
+			return err
+		}
+	} else if err := printStatus(p.stdout, all); err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return &exitError{code: exitUnsettled, err: errors.Join(failed...)}
+	}
+	return nil
+}
+
+func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, now time.Time) targetStatus {
+	st := targetStatus{Target: t.String(), Phase: phaseOf(k, now), Keys: []keyStatus{}}
+	if k == nil {
+		return st
+	}
+	for _, e := range k.Keys {
+		ks := keyStatus{ID: e.Key.ID(), State: string(e.State), AgeSeconds: int64(now.Sub(e.CreatedAt).Seconds())}
+		if e.State == rotator.Previous {
+			ks.AcceptUntil = optional(e.AcceptUntil)
+		}
+		st.Keys = append(st.Keys, ks)
+	}
+	st.RotatedAt = optional(k.RotatedAt)
+	next := schedule.Due(t, k.RotatedAt)
+	if r := k.Rotation; r != nil {
+		st.Reason, st.Attempts = string(r.Reason), r.Attempts
+		if k.Pending() == nil {
+			next = r.RetryAt
+		}
+		if f := r.LastError; f != nil {
+			st.LastError, st.RequestID = strings.TrimSuffix(f.Code+": "+f.Message, ": "), f.RequestID
+		}
+	}
+	if k.Pending() == nil {
+		if next.Before(now) {
+			next = now
+		}
+		st.Next = optional(next)
+	}
+	return st
+}
+
+// phaseOf is where a target stands, in a word or two.
+func phaseOf(k *rotator.Keyring, now time.Time) string {
+	switch {
+	case k == nil:
+		return "not adopted yet"
+	case k.Pending() != nil && now.Before(k.Pending().PushAfter):
+		return "waiting for receivers"
+	case k.Pending() != nil:
+		return "setting the key"
+	case k.Rotation != nil:
+		return "rolled back"
+	case k.Current() == nil:
+		return "unsigned"
+	}
+	return "settled"
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Round(time.Second)
+	return &t
+}
+
+func printStatus(out io.Writer, all []targetStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TARGET\tPHASE\tCURRENT\tAGE\tALSO ACCEPTED\tNEXT ROTATION\tLAST ERROR")
+	for _, st := range all {
+		current, age := "-", "-"
+		var others []string
+		for _, k := range st.Keys {
+			switch k.State {
+			case string(rotator.Current):
+				current, age = k.ID, (time.Duration(k.AgeSeconds) * time.Second).String()
+			case string(rotator.Pending):
+				others = append(others, k.ID+" pending")
+			default:
+				others = append(others, fmt.Sprintf("%s until %s", k.ID, k.AcceptUntil.Format(time.RFC3339)))
+			}
+		}
+		next := "-"
+		if st.Next != nil {
+			next = st.Next.Format(time.RFC3339)
+		}
+		lastError := st.LastError
+		if st.RequestID != "" {
+			lastError += " (RequestId " + st.RequestID + ")"
+		}
+		if st.StoreError != "" {
+			lastError = st.StoreError
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, st.Phase, current, age,
+			dash(strings.Join(others, ", ")), next, dash(lastError))
+	}
+	return w.Flush()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

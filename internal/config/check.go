@@ -1,0 +1,89 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// checker gathers what is wrong.
+type checker struct{ errs []error }
+
+func (k *checker) fail(name, format string, args ...any) {
+	k.errs = append(k.errs, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
+}
+
+// check takes an error of another package's parser. Without a name, the error has it.
+func (k *checker) check(name string, err error) {
+	switch {
+	case err == nil:
+	case name == "":
+		k.errs = append(k.errs, err)
+	default:
+		k.errs = append(k.errs, fmt.Errorf("%s: %w", name, err))
+	}
+}
+
+func (k *checker) duration(name, v string, least, most time.Duration) time.Duration {
+	d, err := time.ParseDuration(v)
+	switch {
+	case err != nil:
+		k.fail(name, "%q is not a duration, such as 90s, 6m or 24h", v)
+	case d < least || d > most:
+		k.fail(name, "%s is outside %s to %s", v, least, most)
+	}
+	return d
+}
+
+func (k *checker) number(name, v string, least, most float64, whole bool) float64 {
+	n, err := strconv.ParseFloat(v, 64)
+	kind := "number"
+	if whole {
+		kind = "whole number"
+	}
+	if err != nil || math.IsNaN(n) || (whole && n != math.Trunc(n)) {
+		k.fail(name, "%q is not a %s", v, kind)
+		return 0
+	}
+	if n < least || n > most {
+		k.fail(name, "%s is outside %v to %v", v, least, most)
+	}
+	return n
+}
+
+func (k *checker) oneOf(name, v string, allowed ...string) string {
+	if !slices.Contains(allowed, v) {
+		k.fail(name, "%q is none of %s", v, strings.Join(allowed, ", "))
+		return ""
+	}
+	return v
+}
+
+// folder checks a path in Vault.
+func (k *checker) folder(name, v string) {
+	if v == "" || path.Clean(v) != v || strings.HasPrefix(v, "..") || strings.ContainsAny(v, " \t\r\n?#%*+\\") {
+		k.fail(name, "%q is not a path in Vault, such as tiw or apps/tiw", v)
+	}
+}
+
+// unknown lists variables with our prefix that have no meaning. Kubernetes makes some of its
+// own for a service that is named like the program.
+func unknown(values map[string]string) []string {
+	known := map[string]bool{}
+	for _, v := range Variables() {
+		known[v.Name] = true
+	}
+	var names []string
+	for name := range values {
+		ours := strings.HasPrefix(name, "TIWKEYD_") && !known[name]
+		if ours && !strings.HasPrefix(name, "TIWKEYD_SERVICE_") && !strings.HasPrefix(name, "TIWKEYD_PORT") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

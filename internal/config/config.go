@@ -1,0 +1,174 @@
+// Package config reads the program's settings from the environment, checks them all, and
+// tells all that is wrong at once, before anything is contacted.
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/vault"
+	"tiwkeyd/tencent"
+)
+
+// raw is the environment as it stands: all text, so that every mistake can be told in one
+// go and with its variable's name.
+type raw struct {
+	Targets      string `env:"TIWKEYD_TARGETS"`
+	Schedule     string `env:"TIWKEYD_SCHEDULE, default=0 3 * * *"`
+	Splay        string `env:"TIWKEYD_SPLAY, default=0s"`
+	Propagation  string `env:"TIWKEYD_PROPAGATION, default=6m"`
+	Grace        string `env:"TIWKEYD_GRACE, default=24h"`
+	KeyLength    string `env:"TIWKEYD_KEY_LENGTH, default=64"`
+	AttemptLimit string `env:"TIWKEYD_ATTEMPT_LIMIT, default=1h"`
+	Reconcile    string `env:"TIWKEYD_RECONCILE, default=10m"`
+	OnDrift      string `env:"TIWKEYD_ON_DRIFT, default=reassert"`
+	Store        string `env:"TIWKEYD_STORE, default=vault"`
+	VaultMount   string `env:"TIWKEYD_VAULT_MOUNT, default=secret"`
+	VaultPrefix  string `env:"TIWKEYD_VAULT_PREFIX, default=tiw"`
+	KeepVersions string `env:"TIWKEYD_VAULT_KEEP_VERSIONS, default=false"`
+	Endpoint     string `env:"TIWKEYD_TENCENT_ENDPOINT, default=tiw.tencentcloudapi.com"`
+	Region       string `env:"TIWKEYD_TENCENT_REGION, default=ap-singapore"`
+	Credentials  string `env:"TIWKEYD_TENCENT_CREDENTIALS, default=auto"`
+	Rate         string `env:"TIWKEYD_RATE, default=20"`
+	LogLevel     string `env:"TIWKEYD_LOG_LEVEL, default=info"`
+	LogFormat    string `env:"TIWKEYD_LOG_FORMAT, default=json"`
+}
+
+// Config is the checked settings.
+type Config struct {
+	Targets     []rotator.Target
+	Schedule    *rotator.Schedule
+	Spec        string // the schedule as it was given
+	Policy      rotator.Policy
+	FileStore   string // the directory; "" means Vault
+	VaultMount  string
+	VaultPrefix string
+	Login       vault.Login
+	Endpoint    string
+	Region      string
+	Credentials string
+	Rate        float64
+	LogLevel    slog.Level
+	LogJSON     bool
+
+	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely.
+	Unknown []string
+}
+
+// VaultCredentials reports whether Tencent's credential is read from Vault.
+func (c *Config) VaultCredentials() bool { return strings.HasPrefix(c.Credentials, "vault:") }
+
+// Load reads and checks the environment, given as NAME=VALUE. Its error names every variable
+// that is wrong.
+func Load(environ []string) (*Config, error) {
+	values := map[string]string{}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		values[name] = value
+	}
+	var r raw
+	if err := envconfig.ProcessWith(context.Background(), &envconfig.Config{Target: &r, Lookuper: envconfig.MapLookuper(values)}); err != nil {
+		return nil, fmt.Errorf("read the environment: %w", err)
+	}
+	k := &checker{}
+	c := r.check(k, func(name string) string { return values[name] })
+	c.Unknown = unknown(values)
+	if len(k.errs) > 0 {
+		return nil, errors.Join(k.errs...)
+	}
+	return c, nil
+}
+
+func (r *raw) check(k *checker, env func(string) string) *Config {
+	c := &Config{Spec: r.Schedule, VaultMount: strings.Trim(r.VaultMount, "/"), VaultPrefix: strings.Trim(r.VaultPrefix, "/"),
+		Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
+	c.Policy = rotator.Policy{
+		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, 24*time.Hour),
+		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, 10*time.Minute, 10*365*24*time.Hour),
+		AttemptLimit: k.duration("TIWKEYD_ATTEMPT_LIMIT", r.AttemptLimit, time.Minute, 7*24*time.Hour),
+		Reconcile:    k.duration("TIWKEYD_RECONCILE", r.Reconcile, 10*time.Second, 24*time.Hour),
+		KeyLength:    int(k.number("TIWKEYD_KEY_LENGTH", r.KeyLength, rotator.MinKeyLength, rotator.MaxKeyLength, true)),
+		OnDrift:      rotator.Drift(k.oneOf("TIWKEYD_ON_DRIFT", r.OnDrift, "reassert", "adopt", "alarm")),
+		KeepVersions: k.oneOf("TIWKEYD_VAULT_KEEP_VERSIONS", r.KeepVersions, "true", "false") == "true",
+		Timing:       rotator.StandardTiming(),
+	}
+	c.Targets = k.targets(r.Targets)
+	splay := k.duration("TIWKEYD_SPLAY", r.Splay, 0, 24*time.Hour)
+	schedule, err := rotator.ParseSchedule(r.Schedule, splay)
+	k.check("TIWKEYD_SCHEDULE", err)
+	c.Schedule = schedule
+	if err == nil && c.Policy.Propagation > 0 {
+		// From one run to the next there must be time to finish the first.
+		now := time.Now()
+		first := schedule.Due(rotator.Target{}, now)
+		if gap := schedule.Due(rotator.Target{}, first).Sub(first); gap <= c.Policy.Propagation {
+			k.fail("TIWKEYD_SCHEDULE", "%q comes every %s, but one rotation takes longer than TIWKEYD_PROPAGATION (%s)", r.Schedule, gap, c.Policy.Propagation)
+		}
+	}
+	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)
+	_, _, err = tencent.ParseEndpoint(r.Endpoint)
+	k.check("TIWKEYD_TENCENT_ENDPOINT", err)
+	if r.Region == "" || strings.ContainsAny(r.Region, " \t\r\n/:") {
+		k.fail("TIWKEYD_TENCENT_REGION", "%q is not the name of a region, such as ap-singapore", r.Region)
+	}
+	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
+	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
+	c.FileStore = k.store(r.Store)
+	if c.FileStore == "" || c.VaultCredentials() {
+		k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
+		k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)
+		c.Login, err = vault.LoginFromEnv(env)
+		k.check("", err)
+	}
+	level := k.oneOf("TIWKEYD_LOG_LEVEL", strings.ToLower(r.LogLevel), "debug", "info", "warn", "error")
+	if level != "" {
+		k.check("TIWKEYD_LOG_LEVEL", c.LogLevel.UnmarshalText([]byte(level)))
+	}
+	c.LogJSON = k.oneOf("TIWKEYD_LOG_FORMAT", r.LogFormat, "json", "text") == "json"
+	return c
+}
+
+// store gives the directory of a file store, "" for Vault.
+func (k *checker) store(v string) string {
+	if v == "vault" {
+		return ""
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "file" || u.Host != "" || !filepath.IsAbs(u.Path) || path.Clean(u.Path) == "/" {
+		k.fail("TIWKEYD_STORE", "%q is neither vault nor file:///an/absolute/path", v)
+		return ""
+	}
+	return path.Clean(u.Path)
+}
+
+// targets reads a list; all that is wrong in it is told.
+func (k *checker) targets(v string) []rotator.Target {
+	var all []rotator.Target
+	if strings.TrimSpace(v) == "" {
+		k.fail("TIWKEYD_TARGETS", "is empty: name at least one, as SDKAPPID or SDKAPPID/SERVICE, separated by commas")
+		return nil
+	}
+	for s := range strings.SplitSeq(v, ",") {
+		t, err := rotator.ParseTarget(s)
+		switch {
+		case err != nil:
+			k.check("TIWKEYD_TARGETS", err)
+		case slices.Contains(all, t):
+			k.fail("TIWKEYD_TARGETS", "%s is there twice", t)
+		default:
+			all = append(all, t)
+		}
+	}
+	return all
+}

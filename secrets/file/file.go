@@ -1,0 +1,236 @@
+// Package file keeps keyrings in files: the store for one machine, and for the demo. Each
+// target has a file of its own, readable by the owner alone, which is replaced as a whole.
+// Check-and-set holds between processes, by a lock on a file beside it.
+package file
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"tiwkeyd/rotator"
+)
+
+// Store is a rotator.Store in a directory.
+type Store struct {
+	dir string
+	now func() time.Time
+}
+
+// envelope is the content of a file.
+type envelope struct {
+	Version   int64           `json:"version"`
+	WrittenAt time.Time       `json:"written_at"`
+	Keyring   json.RawMessage `json:"keyring"`
+}
+
+// lockPoll is how often a lock held by another process is tried again.
+const lockPoll = 10 * time.Millisecond
+
+// Open gives the store in dir, an absolute path, and makes the directory if it is not there.
+// A directory that others can get into is refused.
+func Open(dir string) (*Store, error) {
+	if !filepath.IsAbs(dir) {
+		return nil, fmt.Errorf("file store: %q is not an absolute path", dir)
+	}
+	s := &Store{dir: filepath.Clean(dir), now: time.Now}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("file store: make the directory: %w", advise(err))
+	}
+	if err := private(s.dir, true); err != nil {
+		return nil, fmt.Errorf("file store: %w", err)
+	}
+	return s, nil
+}
+
+// String names the store.
+func (s *Store) String() string { return "file://" + s.dir }
+
+func (s *Store) path(t rotator.Target) string {
+	return filepath.Join(s.dir, strconv.FormatInt(t.SdkAppID, 10), string(t.Service)+".json")
+}
+
+// Read gives what the target's file holds.
+func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return rotator.Snapshot{}, err
+	}
+	e, err := s.load(t)
+	if err != nil || e.Keyring == nil {
+		return rotator.Snapshot{Version: e.Version}, err
+	}
+	k, err := rotator.DecodeKeyring(t, e.Keyring)
+	if err != nil {
+		return rotator.Snapshot{}, fmt.Errorf("file %s: %w", s.path(t), err)
+	}
+	return rotator.Snapshot{Keyring: k, Version: e.Version, Written: e.WrittenAt}, nil
+}
+
+func (s *Store) load(t rotator.Target) (envelope, error) {
+	var e envelope
+	path := s.path(t)
+	for _, p := range []string{filepath.Dir(path), path} {
+		err := private(p, p != path)
+		if errors.Is(err, os.ErrNotExist) {
+			return e, nil
+		}
+		if err != nil {
+			return e, err
+		}
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return e, nil
+	}
+	if err != nil {
+		return e, advise(err)
+	}
+	if json.Unmarshal(data, &e) != nil || e.Version <= 0 {
+		return envelope{}, fmt.Errorf("file %s is not one of this store; put it back from a backup, or move it away to begin anew", path)
+	}
+	return e, nil
+}
+
+// Write replaces the target's file if its version is the one given.
+func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+	data, err := k.Encode()
+	if err != nil {
+		return 0, err
+	}
+	dir := filepath.Dir(s.path(t))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, fmt.Errorf("make the directory: %w", advise(err))
+	}
+	if err := private(dir, true); err != nil {
+		return 0, err
+	}
+	unlock, err := s.lock(ctx, t)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	e, err := s.load(t)
+	if err != nil {
+		return 0, err
+	}
+	if e.Version != version {
+		return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, e.Version, version)
+	}
+	next := envelope{Version: version + 1, WrittenAt: s.now().UTC(), Keyring: data}
+	content, err := json.MarshalIndent(next, "", "  ")
+	if err != nil {
+		return 0, fmt.Errorf("encode the file: %w", err)
+	}
+	if err := replace(s.path(t), append(content, '\n')); err != nil {
+		return 0, fmt.Errorf("replace %s, which stays as it was: %w", s.path(t), advise(err))
+	}
+	return next.Version, nil
+}
+
+// Purge does nothing: a replaced file leaves no older version.
+func (s *Store) Purge(context.Context, rotator.Target, int64) error { return nil }
+
+// lock takes the target's lock, which ends with the process that holds it.
+func (s *Store) lock(ctx context.Context, t rotator.Target) (unlock func(), err error) {
+	path := strings.TrimSuffix(s.path(t), ".json") + ".lock"
+	l := flock.New(path, flock.SetPermissions(0o600))
+	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, advise(err))
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
+// replace puts content in place of the file, or leaves the file as it is: the new file is on
+// disk before it takes the old one's name, and the name before replace returns. The
+// temporary file has one name, so that a crash leaves at most one behind; the lock is held.
+func replace(path string, content []byte) (err error) {
+	tmp := path + ".tmp"
+	_ = os.Remove(tmp)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp)
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(tmp, path); err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+		if err := syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	return d.Sync()
+}
+
+// private refuses what others than the owner can read, what belongs to somebody else, and
+// links, which could lead anywhere.
+func private(path string, dir bool) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return advise(err)
+	}
+	what := "file"
+	if dir {
+		what = "directory"
+	}
+	switch owner := info.Sys().(*syscall.Stat_t).Uid; {
+	case dir != info.IsDir() || (!dir && !info.Mode().IsRegular()):
+		return fmt.Errorf("%s is not a %s", path, what)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%s %s can be read by others (mode %04o): chmod go= %s", what, path, info.Mode().Perm(), path)
+	case int(owner) != os.Geteuid():
+		return fmt.Errorf("%s %s belongs to user %d, not to the one this runs as (%d)", what, path, owner, os.Geteuid())
+	}
+	return nil
+}
+
+// advise adds to an error of the operating system what can be done.
+func advise(err error) error {
+	for _, a := range []struct {
+		is   error
+		what string
+	}{
+		{syscall.ENOSPC, "free some space; it is tried again"},
+		{syscall.EDQUOT, "free some space or raise the quota; it is tried again"},
+		{syscall.EROFS, "make the file system writable; it is tried again"},
+		{syscall.EFBIG, "raise the file size limit; it is tried again"},
+		{os.ErrPermission, "give the directory to the user this runs as"},
+	} {
+		if errors.Is(err, a.is) {
+			return fmt.Errorf("%w: %s", err, a.what)
+		}
+	}
+	return err
+}

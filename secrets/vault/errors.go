@@ -1,0 +1,91 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+)
+
+var errNotKV2 = errors.New("the mount is not a KV version 2 engine")
+
+// call runs one request with a token and a deadline, once more if the token turned out to
+// have gone and there is a new one by then, and explains its error.
+func (s *Store) call(ctx context.Context, verb, path, capabilities string, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	token, err := s.session.ready(ctx)
+	if err != nil {
+		return err
+	}
+	err = request(ctx)
+	if status(err) == http.StatusForbidden && s.session.renew(ctx, token) {
+		err = request(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("vault: %s %s/%s at %s: %w%s", verb, s.mount, strings.TrimPrefix(path, "data/"), s.client.Address(), oneLine{err}, s.advice(err, path, capabilities))
+}
+
+// oneLine is an error whose text the library spreads over several lines.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
+
+// status is the HTTP status of an answer, 0 if there was none.
+func status(err error) int {
+	var res *api.ResponseError
+	if errors.As(err, &res) {
+		return res.StatusCode
+	}
+	return 0
+}
+
+// definite reports whether an error means for certain that a write was not carried out.
+func definite(err error) bool {
+	if errors.Is(err, errNotKV2) || errors.Is(err, errNoLogin) {
+		return true
+	}
+	code := status(err)
+	return code >= 400 && code < 500 && code != http.StatusPreconditionFailed
+}
+
+// mismatch reports whether Vault refused a write for its check-and-set.
+func mismatch(err error) bool {
+	var res *api.ResponseError
+	if !errors.As(err, &res) || res.StatusCode != http.StatusBadRequest {
+		return false
+	}
+	for _, e := range res.Errors {
+		if strings.Contains(e, "check-and-set parameter did not match") {
+			return true
+		}
+	}
+	return false
+}
+
+// advice is what the reader of an error can do about it.
+func (s *Store) advice(err error, path, capabilities string) string {
+	switch {
+	case errors.Is(err, errNotKV2):
+		return fmt.Sprintf(": enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
+	case errors.Is(err, context.DeadlineExceeded):
+		return ": Vault did not answer in time; it is tried again"
+	}
+	switch status(err) {
+	case 0:
+		return ": check VAULT_ADDR, VAULT_CACERT and that Vault runs; it is tried again"
+	case http.StatusForbidden:
+		return fmt.Sprintf(": the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, s.mount+"/"+path)
+	case http.StatusNotFound:
+		return fmt.Sprintf(": there is no KV version 2 mount %q in this namespace; check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount)
+	case http.StatusServiceUnavailable:
+		return ": Vault is sealed or has no active node; unseal it, it is tried again"
+	}
+	return ""
+}

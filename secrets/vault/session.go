@@ -1,0 +1,199 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// errNoLogin marks errors from before a request could be made.
+var errNoLogin = errors.New("no token")
+
+// reLoginPause is how long after a login that failed the next one is tried in the background.
+const reLoginPause = 5 * time.Second
+
+// session keeps the client's token good.
+type session struct {
+	client *api.Client
+	login  Login
+	log    *slog.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+
+	mu    sync.Mutex
+	token string // "": there is none yet, or it is known to be gone
+	stop  context.CancelFunc
+}
+
+func newSession(client *api.Client, login Login, log *slog.Logger) *session {
+	s := &session{client: client, login: login, log: log}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	client.ClearToken()
+	return s
+}
+
+func (s *session) close() {
+	s.cancel()
+	s.group.Wait()
+}
+
+// ready makes sure that the client has a token, and gives it.
+func (s *session) ready(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.login.Method == TokenFile {
+		// Whoever writes the file renews and replaces the token; a stat would be no cheaper.
+		token, err := s.login.given()
+		if err != nil {
+			return "", fmt.Errorf("vault: %w: %w", errNoLogin, err)
+		}
+		s.use(token)
+		return token, nil
+	}
+	if s.token != "" {
+		return s.token, nil
+	}
+	return s.token, s.acquire(ctx)
+}
+
+// renew is called when Vault denied a request made with token. It reports whether there is
+// another token now. A denial for lack of a capability leaves the token as it is.
+func (s *session) renew(ctx context.Context, token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token != token {
+		return true
+	}
+	if _, err := s.client.Auth().Token().LookupSelfWithContext(ctx); status(err) != http.StatusForbidden {
+		return false
+	}
+	s.token = ""
+	switch s.login.Method {
+	case AppRole, Kubernetes:
+		s.log.Warn("vault does not know the token any more; logging in again")
+		if err := s.acquire(ctx); err != nil {
+			s.log.Error("login to vault failed", "error", err.Error())
+			return false
+		}
+		return true
+	case TokenFile:
+		fresh, err := s.login.given()
+		if err != nil || fresh == token {
+			return false
+		}
+		s.use(fresh)
+		return true
+	}
+	s.log.Error("vault does not know VAULT_TOKEN any more: it has expired or was revoked; give a new one and restart, or use VAULT_TOKEN_FILE")
+	return false
+}
+
+// acquire gets a token and keeps it renewed. The caller holds s.mu.
+func (s *session) acquire(ctx context.Context) error {
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+	}
+	if !s.login.logsIn() {
+		token, err := s.login.given()
+		if err != nil {
+			return fmt.Errorf("vault: %w: %w", errNoLogin, err)
+		}
+		s.use(token)
+		self, err := s.client.Auth().Token().RenewSelfWithContext(ctx, 0)
+		if err == nil && self != nil && self.Auth != nil {
+			s.keep(self)
+		}
+		return nil
+	}
+	s.client.ClearToken()
+	secret, err := s.login.auth(ctx, s.client)
+	if err != nil {
+		return fmt.Errorf("vault: %w: log in with %s at %s: %w", errNoLogin, s.login.Method, s.client.Address(), err)
+	}
+	s.use(secret.Auth.ClientToken)
+	s.keep(secret)
+	s.log.Info("logged in to vault", "method", string(s.login.Method), "policies", secret.Auth.Policies,
+		"ttl", (time.Duration(secret.Auth.LeaseDuration) * time.Second).String(), "renewable", secret.Auth.Renewable)
+	return nil
+}
+
+func (s *session) use(token string) {
+	s.token = token
+	s.client.SetToken(token)
+}
+
+// keep renews a token until it cannot be renewed any more, then gets another.
+func (s *session) keep(secret *api.Secret) {
+	if secret.Auth.LeaseDuration == 0 {
+		return // it never ends
+	}
+	watcher, err := s.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: secret})
+	if err != nil {
+		s.log.Warn("the vault token is not renewed", "error", err.Error())
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.stop = cancel
+	token := s.token
+	s.group.Go(watcher.Start)
+	s.group.Go(func() {
+		defer cancel()
+		defer watcher.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case renewed := <-watcher.RenewCh():
+				s.log.Debug("vault token renewed", "ttl_seconds", renewed.Secret.Auth.LeaseDuration)
+			case err := <-watcher.DoneCh():
+				s.ended(ctx, token, err)
+				return
+			}
+		}
+	})
+}
+
+// ended follows the end of a token's renewal.
+func (s *session) ended(ctx context.Context, token string, cause error) {
+	if !s.login.logsIn() {
+		s.log.Error("the vault token can be renewed no more and will expire: give a new one", "method", string(s.login.Method))
+		return
+	}
+	for ctx.Err() == nil {
+		if s.again(ctx, token, cause) {
+			return
+		}
+		t := time.NewTimer(reLoginPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+	}
+}
+
+// again logs in anew unless somebody else did.
+func (s *session) again(ctx context.Context, token string, cause error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token != token {
+		return true
+	}
+	s.stop = nil // this goroutine is what it would stop, and it is about to end by itself
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := s.acquire(call); err != nil {
+		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", fmt.Sprint(cause))
+		return false
+	}
+	return true
+}

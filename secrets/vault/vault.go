@@ -1,0 +1,224 @@
+// Package vault keeps keyrings in Vault's KV version 2 secrets engine, one secret for each
+// target, where the webhook receivers read them. Every write is check-and-set.
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"tiwkeyd/rotator"
+)
+
+// callTimeout bounds one request and the library's retries of it.
+const callTimeout = 10 * time.Second
+
+// purgeReach is how many versions back Purge goes: Vault itself keeps ten unless told
+// otherwise, and every retirement purges.
+const purgeReach = 256
+
+// Options are a Store's settings. Vault's address, CA, namespace and the like come from the
+// environment, as Vault's own library reads them.
+type Options struct {
+	Mount  string // of the KV v2 engine: "secret"
+	Prefix string // folder of the keyrings in it: "tiw"
+	Login  Login
+	Log    *slog.Logger // nil: none
+}
+
+// Store is a rotator.Store in Vault.
+type Store struct {
+	client  *api.Client
+	mount   string
+	prefix  string
+	session *session
+
+	mu      sync.Mutex
+	checked bool // the mount is known to be KV v2
+}
+
+// New gives a Store. It contacts nothing yet. Close ends its renewals.
+func New(o Options) (*Store, error) {
+	cfg := api.DefaultConfig()
+	if cfg.Error != nil {
+		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
+	}
+	// The library's bound is for one try, and must leave room for its retries.
+	cfg.Timeout = callTimeout
+	cfg.MaxRetryWait = time.Second
+	client, err := api.NewClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{client: client, mount: strings.Trim(o.Mount, "/"), prefix: strings.Trim(o.Prefix, "/"),
+		session: newSession(client, o.Login, o.Log)}, nil
+}
+
+// Close ends the renewal of the token. It does not revoke it.
+func (s *Store) Close() { s.session.close() }
+
+// String names the store.
+func (s *Store) String() string {
+	name := "vault " + s.client.Address() + " " + s.mount + "/" + s.prefix
+	if ns := s.client.Namespace(); ns != "" {
+		name += " (namespace " + ns + ")"
+	}
+	return name
+}
+
+func (s *Store) path(t rotator.Target) string {
+	p := strconv.FormatInt(t.SdkAppID, 10) + "/" + string(t.Service)
+	if s.prefix != "" {
+		p = s.prefix + "/" + p
+	}
+	return p
+}
+
+// Read gives the current version of the target's secret. A version that was deleted or
+// destroyed holds no keyring but still counts: a write must name its number.
+func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+	var got *api.KVSecret
+	err := s.call(ctx, "read", "data/"+s.path(t), "read", func(ctx context.Context) (err error) {
+		if err := s.checkMount(ctx); err != nil {
+			return err
+		}
+		got, err = s.client.KVv2(s.mount).Get(ctx, s.path(t))
+		if errors.Is(err, api.ErrSecretNotFound) {
+			got, err = nil, nil
+		}
+		return err
+	})
+	if err != nil || got == nil {
+		return rotator.Snapshot{}, err
+	}
+	if got.VersionMetadata == nil {
+		return rotator.Snapshot{}, fmt.Errorf("vault: the answer for %s/%s has no version: is %s a KV version 2 mount?", s.mount, s.path(t), s.mount)
+	}
+	snap := rotator.Snapshot{Version: int64(got.VersionMetadata.Version)}
+	if got.Data == nil {
+		return snap, nil
+	}
+	data, err := json.Marshal(got.Data)
+	if err != nil {
+		return rotator.Snapshot{}, fmt.Errorf("vault: the secret %s/%s is not JSON", s.mount, s.path(t))
+	}
+	if snap.Keyring, err = rotator.DecodeKeyring(t, data); err != nil {
+		return rotator.Snapshot{}, fmt.Errorf("vault: the secret %s/%s: %w", s.mount, s.path(t), err)
+	}
+	snap.Written = got.VersionMetadata.CreatedTime
+	return snap, nil
+}
+
+// Write puts a new version if the current one is the one given. An answer that was lost, or
+// a mismatch that the library's own repetition of the request may have caused, is looked
+// into: if the next version holds just what was to be written, it was this write.
+func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+	encoded, err := k.Encode()
+	if err != nil {
+		return 0, err
+	}
+	dec := json.NewDecoder(strings.NewReader(string(encoded)))
+	dec.UseNumber()
+	var data map[string]any
+	if err := dec.Decode(&data); err != nil {
+		return 0, fmt.Errorf("vault: encode the keyring of %s: %w", t, err)
+	}
+	err = s.call(ctx, "write", "data/"+s.path(t), "create and update", func(ctx context.Context) error {
+		if err := s.checkMount(ctx); err != nil {
+			return err
+		}
+		_, err := s.client.KVv2(s.mount).Put(ctx, s.path(t), data, api.WithCheckAndSet(int(version)))
+		return err
+	})
+	if err == nil {
+		return version + 1, nil
+	}
+	if definite(err) && !mismatch(err) {
+		return 0, err
+	}
+	now, readErr := s.Read(ctx, t)
+	switch {
+	case readErr != nil:
+		return 0, errors.Join(err, readErr)
+	case now.Version == version:
+		return 0, err
+	case now.Version == version+1 && now.Keyring != nil && same(now.Keyring, encoded):
+		return now.Version, nil
+	}
+	return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, now.Version, version)
+}
+
+func same(k *rotator.Keyring, encoded []byte) bool {
+	other, err := k.Encode()
+	return err == nil && string(other) == string(encoded)
+}
+
+// Purge destroys the versions before the given one.
+func (s *Store) Purge(ctx context.Context, t rotator.Target, version int64) error {
+	var versions []int
+	for v := max(1, version-purgeReach); v < version; v++ {
+		versions = append(versions, int(v))
+	}
+	if len(versions) == 0 {
+		return nil
+	}
+	return s.call(ctx, "destroy older versions of", "destroy/"+s.path(t), "update", func(ctx context.Context) error {
+		return s.client.KVv2(s.mount).Destroy(ctx, s.path(t), versions)
+	})
+}
+
+// ReadSecret gives the fields of any KV v2 secret, such as the credential for Tencent.
+func (s *Store) ReadSecret(ctx context.Context, mount, path string) (map[string]any, error) {
+	var got *api.KVSecret
+	err := s.call(ctx, "read", "data/"+path, "read", func(ctx context.Context) (err error) {
+		got, err = s.client.KVv2(mount).Get(ctx, path)
+		return err
+	})
+	if errors.Is(err, api.ErrSecretNotFound) || (err == nil && got.Data == nil) {
+		return nil, fmt.Errorf("vault: there is no secret %s/%s", mount, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return got.Data, nil
+}
+
+// checkMount makes sure that the mount is KV version 2: on version 1 a write would succeed,
+// in a form that no receiver reads and without check-and-set.
+func (s *Store) checkMount(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.checked {
+		return nil
+	}
+	info, err := s.client.Logical().ReadWithContext(ctx, "sys/internal/ui/mounts/"+s.mount)
+	var res *api.ResponseError
+	switch {
+	case errors.As(err, &res) && res.StatusCode == http.StatusForbidden:
+		// Vault tells of a mount to whoever may do anything in it: this one may not, or
+		// there is no such mount. The request itself will show which.
+		return nil
+	case err != nil:
+		return err
+	case info == nil:
+		return nil
+	}
+	options, _ := info.Data["options"].(map[string]any)
+	if kind, _ := info.Data["type"].(string); kind != "kv" || options["version"] != "2" {
+		return errNotKV2
+	}
+	s.checked = true
+	return nil
+}

@@ -1,0 +1,223 @@
+// Package tencent sets and reads back the callback keys of Tencent Interactive Whiteboard
+// (TIW) applications, through the common module of Tencent Cloud's SDK. It tells, for every
+// answer and every lack of one, whether the request was applied, refused or in doubt.
+package tencent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
+	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
+	"golang.org/x/time/rate"
+
+	"tiwkeyd/rotator"
+)
+
+// Facts of the API (SetWhiteboardPushCallbackKey and its like).
+const (
+	DefaultEndpoint = "tiw.tencentcloudapi.com"
+	DefaultRegion   = "ap-singapore" // the only one of the international site
+	DefaultRate     = 20             // requests a second, for each API of an account
+
+	product    = "tiw"
+	apiVersion = "2019-09-19"
+)
+
+// callTimeout bounds one request; a caller's earlier deadline goes before it.
+const callTimeout = 10 * time.Second
+
+// apis names the pair of calls of each service.
+var apis = map[rotator.Service]struct{ set, describe string }{
+	rotator.WhiteboardPush:  {"SetWhiteboardPushCallbackKey", "DescribeWhiteboardPushCallback"},
+	rotator.OnlineRecord:    {"SetOnlineRecordCallbackKey", "DescribeOnlineRecordCallback"},
+	rotator.Transcode:       {"SetTranscodeCallbackKey", "DescribeTranscodeCallback"},
+	rotator.VideoGeneration: {"SetVideoGenerationTaskCallbackKey", "DescribeVideoGenerationTaskCallback"},
+}
+
+// Options are a Client's settings.
+type Options struct {
+	Endpoint    string  // host or URL; "" is DefaultEndpoint; plain http for loopback addresses only
+	Region      string  // "" is DefaultRegion
+	Rate        float64 // requests a second, for each API; 0 is DefaultRate
+	Credentials Credentials
+	Now         func() time.Time // nil is time.Now
+}
+
+// Client is a rotator.CallbackAPI. It is safe for concurrent use.
+type Client struct {
+	scheme, host string
+	region       string
+	credentials  Credentials
+	transport    *transport
+	limits       map[string]*rate.Limiter // by API
+}
+
+// New gives a Client. It contacts nothing.
+func New(o Options) (*Client, error) {
+	scheme, host, err := ParseEndpoint(o.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{scheme: scheme, host: host, region: o.Region, credentials: o.Credentials,
+		transport: newTransport(o.Now), limits: map[string]*rate.Limiter{}}
+	if c.region == "" {
+		c.region = DefaultRegion
+	}
+	if o.Rate == 0 {
+		o.Rate = DefaultRate
+	}
+	for _, api := range apis {
+		// A burst of one: with more, a sliding second could see the burst and the rate.
+		c.limits[api.set] = rate.NewLimiter(rate.Limit(o.Rate), 1)
+		c.limits[api.describe] = rate.NewLimiter(rate.Limit(o.Rate), 1)
+	}
+	return c, nil
+}
+
+// ParseEndpoint reads a host, or a URL without a path. The key travels in the request's
+// body, so plain http is for loopback addresses only.
+func ParseEndpoint(endpoint string) (scheme, host string, err error) {
+	if endpoint == "" {
+		endpoint = DefaultEndpoint
+	}
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "https://" + endpoint
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
+		return "", "", errors.New("the endpoint is neither a host nor a URL of the form https://host[:port]")
+	}
+	switch u.Scheme {
+	case "https":
+	case "http":
+		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return "", "", fmt.Errorf("the endpoint's plain http:// would show the key to the network: use https:// (http is for loopback addresses only, and %s is not one)", u.Hostname())
+		}
+	default:
+		return "", "", fmt.Errorf("the endpoint's scheme %q is neither https nor http", u.Scheme)
+	}
+	return u.Scheme, u.Host, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.transport.base.CloseIdleConnections() }
+
+type setRequest struct {
+	*tchttp.BaseRequest
+	SdkAppID    *int64  `json:"SdkAppId"`
+	CallbackKey *string `json:"CallbackKey"`
+}
+
+type describeRequest struct {
+	*tchttp.BaseRequest
+	SdkAppID *int64 `json:"SdkAppId"`
+}
+
+// answer is the answer of all eight calls; Set's has the RequestId only.
+type answer struct {
+	*tchttp.BaseResponse
+	Response *struct {
+		CallbackKey *string `json:"CallbackKey"`
+		RequestID   *string `json:"RequestId"`
+	} `json:"Response"`
+}
+
+// SetKey is Set…CallbackKey. It never sends an empty key, which would delete the one in force.
+func (c *Client) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
+	action := apis[t.Service].set
+	value := k.Reveal()
+	if value == "" || len(value) > rotator.MaxKeyLength {
+		return "", notSent(action, t, fmt.Errorf("a key of %d characters is not one to set (1 to %d)", len(value), rotator.MaxKeyLength))
+	}
+	got, err := c.call(ctx, action, t, k, func(base *tchttp.BaseRequest) tchttp.Request {
+		return &setRequest{BaseRequest: base, SdkAppID: &t.SdkAppID, CallbackKey: &value}
+	})
+	if err != nil {
+		return "", err
+	}
+	return *got.Response.RequestID, nil
+}
+
+// KeyInForce is Describe…Callback.
+func (c *Client) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+	action := apis[t.Service].describe
+	got, err := c.call(ctx, action, t, rotator.Key{}, func(base *tchttp.BaseRequest) tchttp.Request {
+		return &describeRequest{BaseRequest: base, SdkAppID: &t.SdkAppID}
+	})
+	if err != nil {
+		return rotator.Key{}, err
+	}
+	if got.Response.CallbackKey == nil {
+		return rotator.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey", *got.Response.RequestID)
+	}
+	return rotator.NewKey("", *got.Response.CallbackKey), nil
+}
+
+// call sends one request, and once more if Tencent says that the credential is wrong and
+// there is another one by now: such a refusal is definite, so nothing is sent twice.
+func (c *Client) call(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request) (*answer, error) {
+	if action == "" {
+		return nil, notSent("call", t, fmt.Errorf("the service %q is unknown", t.Service))
+	}
+	used, err := c.credentials.Get(ctx)
+	if err != nil {
+		return nil, notSent(action, t, fmt.Errorf("no credential could be had from %s: %w", c.credentials, err))
+	}
+	for {
+		got, apiErr := c.send(ctx, action, t, k, request, used)
+		if apiErr == nil {
+			return got, nil
+		}
+		if !aboutCredential(apiErr.Code) {
+			return nil, apiErr
+		}
+		c.credentials.Forget(used)
+		renewed, err := c.credentials.Get(ctx)
+		if err != nil || renewed.same(used) {
+			return nil, apiErr
+		}
+		used = renewed
+	}
+}
+
+func (c *Client) send(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request, used Credential) (*answer, *rotator.APIError) {
+	if err := c.limits[action].Wait(ctx); err != nil {
+		return nil, notSent(action, t, fmt.Errorf("wait for a place within the rate limit: %w", err))
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	base := (&tchttp.BaseRequest{}).Init().WithApiInfo(product, apiVersion, action)
+	base.SetContext(ctx)
+	got := &answer{BaseResponse: &tchttp.BaseResponse{}}
+	if err := c.sdk(used).Send(request(base), got); err != nil {
+		return nil, explain(action, t, k, err)
+	}
+	if got.Response == nil || got.Response.RequestID == nil || *got.Response.RequestID == "" {
+		return nil, classify(action, t, codeUnexpected, "the answer has no RequestId", "")
+	}
+	return got, nil
+}
+
+// sdk is a client of the SDK for one request. It is made anew each time because its
+// credential must not change under a request of another goroutine; the transport is shared.
+func (c *Client) sdk(used Credential) *common.Client {
+	p := profile.NewClientProfile()
+	p.Language = "en-US"
+	p.SignMethod = "TC3-HMAC-SHA256"
+	p.DisableRegionBreaker = true // else it may send the key to another region
+	p.Debug = false               // it would write the key to standard error
+	p.HttpProfile.ReqMethod = http.MethodPost
+	p.HttpProfile.Scheme = c.scheme
+	p.HttpProfile.Endpoint = c.host
+	p.HttpProfile.ReqTimeout = int(2 * callTimeout / time.Second) // the context's deadline comes first
+	return common.NewCommonClient(common.NewTokenCredential(used.id, used.key, used.token), c.region, p).
+		WithHttpTransport(c.transport)
+}

@@ -1,0 +1,225 @@
+package tencent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
+)
+
+// Credential is what requests are signed with. Whatever prints it prints no part of it.
+type Credential struct{ id, key, token string }
+
+// NewCredential gives a Credential; token is empty but for temporary ones.
+func NewCredential(secretID, secretKey, token string) Credential {
+	return Credential{secretID, secretKey, token}
+}
+
+// Format hides the credential from every verb.
+func (c Credential) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "credential(hidden)") }
+
+func (c Credential) same(o Credential) bool { return c == o }
+
+// Credentials is where a Client gets its credential. String names the source.
+type Credentials interface {
+	Get(ctx context.Context) (Credential, error)
+	// Forget says that Tencent did not accept used: the next Get asks the source again.
+	Forget(used Credential)
+	String() string
+}
+
+// SecretReader reads a secret's fields from Vault's KV v2.
+type SecretReader func(ctx context.Context, mount, path string) (map[string]any, error)
+
+// keepFor is how long a credential is used before the source is asked again: temporary ones
+// live two hours, and files and secrets change without notice.
+const keepFor = 15 * time.Minute
+
+// ParseCredentials reads TIWKEYD_TENCENT_CREDENTIALS:
+//
+//	auto (or empty)       env, else tke-oidc, else profile, else cvm-role
+//	env                   TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY, TENCENTCLOUD_TOKEN
+//	profile               the SDK's file, ~/.tencentcloud/credentials
+//	cvm-role              the role of the machine it runs on
+//	tke-oidc              the role of the Kubernetes service account (TKE_… variables)
+//	sts:ROLE_ARN          that role, assumed with the credential of env or profile
+//	vault:MOUNT/PATH      fields secret_id, secret_key and, if any, token of a KV v2 secret
+func ParseCredentials(spec string, env func(string) string, vault SecretReader) (Credentials, error) {
+	kind, arg, _ := strings.Cut(spec, ":")
+	var f fetch
+	switch kind {
+	case "", "auto":
+		f = firstOf(fromEnv(env), fromTKE(env), fromProvider(common.DefaultProfileProvider()), fromProvider(common.DefaultCvmRoleProvider()))
+	case "env":
+		f = fromEnv(env)
+	case "profile":
+		f = fromProvider(common.DefaultProfileProvider())
+	case "cvm-role":
+		f = fromProvider(common.DefaultCvmRoleProvider())
+	case "tke-oidc":
+		f = fromTKE(env)
+	case "sts":
+		if !strings.HasPrefix(arg, "qcs::cam::") {
+			return nil, errors.New("after sts: comes the ARN of a role, qcs::cam::uin/…:roleName/…")
+		}
+		f = fromRole(firstOf(fromEnv(env), fromProvider(common.DefaultProfileProvider())), arg)
+	case "vault":
+		mount, path, ok := strings.Cut(arg, "/")
+		if !ok || mount == "" || path == "" {
+			return nil, errors.New("after vault: come the KV v2 mount and the path, secret/tencent")
+		}
+		f = fromVault(vault, mount, path)
+	default:
+		return nil, errors.New("it is none of auto, env, profile, cvm-role, tke-oidc, sts:ROLE_ARN, vault:MOUNT/PATH")
+	}
+	if (kind == "env" || kind == "profile" || kind == "cvm-role" || kind == "tke-oidc" || kind == "auto") && arg != "" {
+		return nil, fmt.Errorf("%s takes nothing after a colon", kind)
+	}
+	if spec == "" {
+		spec = "auto"
+	}
+	return &source{name: spec, fetch: f}, nil
+}
+
+// Static gives Credentials that never change.
+func Static(c Credential) Credentials {
+	return &source{name: "static", fetch: func(context.Context) (Credential, error) { return c, nil }}
+}
+
+type fetch func(ctx context.Context) (Credential, error)
+
+// source keeps what a fetch gave for a while.
+type source struct {
+	name  string
+	fetch fetch
+
+	mu   sync.Mutex
+	have Credential
+	at   time.Time
+}
+
+func (s *source) String() string { return s.name }
+
+func (s *source) Get(ctx context.Context) (Credential, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.IsZero() && time.Since(s.at) < keepFor {
+		return s.have, nil
+	}
+	c, err := s.fetch(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	if c.id == "" || c.key == "" {
+		return Credential{}, errors.New("the SecretId or the SecretKey is empty")
+	}
+	s.have, s.at = c, time.Now()
+	return c, nil
+}
+
+func (s *source) Forget(used Credential) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.have.same(used) {
+		s.at = time.Time{}
+	}
+}
+
+func fromEnv(env func(string) string) fetch {
+	return func(context.Context) (Credential, error) {
+		c := Credential{env("TENCENTCLOUD_SECRET_ID"), env("TENCENTCLOUD_SECRET_KEY"), env("TENCENTCLOUD_TOKEN")}
+		if c.id == "" || c.key == "" {
+			return c, errors.New("TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY are not both set")
+		}
+		return c, nil
+	}
+}
+
+func fromTKE(env func(string) string) fetch {
+	return func(ctx context.Context) (Credential, error) {
+		if env("TKE_ROLE_ARN") == "" {
+			return Credential{}, errors.New("TKE_ROLE_ARN is not set")
+		}
+		p, err := common.DefaultTkeOIDCRoleArnProvider()
+		if err != nil {
+			return Credential{}, err
+		}
+		return fromProvider(p)(ctx)
+	}
+}
+
+func fromRole(base fetch, arn string) fetch {
+	return func(ctx context.Context) (Credential, error) {
+		c, err := base(ctx)
+		if err != nil {
+			return c, err
+		}
+		long := common.NewTokenCredential(c.id, c.key, c.token)
+		return fromProvider(common.NewRoleArnProviderWithCredential(long, arn, "tiwkeyd", 7200))(ctx)
+	}
+}
+
+func fromVault(read SecretReader, mount, path string) fetch {
+	return func(ctx context.Context) (Credential, error) {
+		if read == nil {
+			return Credential{}, errors.New("there is no connection to Vault")
+		}
+		fields, err := read(ctx, mount, path)
+		if err != nil {
+			return Credential{}, err
+		}
+		text := func(name string) string { s, _ := fields[name].(string); return s }
+		c := Credential{text("secret_id"), text("secret_key"), text("token")}
+		if c.id == "" || c.key == "" {
+			return c, fmt.Errorf("the secret %s/%s lacks the fields secret_id and secret_key", mount, path)
+		}
+		return c, nil
+	}
+}
+
+// fromProvider asks one of the SDK's providers. They take no context, so the wait for one
+// that hangs is left when ctx ends. What it gives is read once: the SDK's own renewal would
+// write to the standard logger.
+func fromProvider(p common.Provider) fetch {
+	return func(ctx context.Context) (Credential, error) {
+		type result struct {
+			c   Credential
+			err error
+		}
+		done := make(chan result, 1)
+		go func() {
+			got, err := p.GetCredential()
+			if err != nil {
+				done <- result{err: err}
+				return
+			}
+			id, key, token := got.GetCredential()
+			done <- result{c: Credential{id, key, token}}
+		}()
+		select {
+		case r := <-done:
+			return r.c, r.err
+		case <-ctx.Done():
+			return Credential{}, ctx.Err()
+		}
+	}
+}
+
+func firstOf(fetches ...fetch) fetch {
+	return func(ctx context.Context) (Credential, error) {
+		var errs []error
+		for _, f := range fetches {
+			c, err := f(ctx)
+			if err == nil {
+				return c, nil
+			}
+			errs = append(errs, err)
+		}
+		return Credential{}, errors.Join(errs...)
+	}
+}

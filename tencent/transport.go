@@ -1,0 +1,65 @@
+package tencent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// errTooLate says that a request was ready only after its deadline and was not sent.
+var errTooLate = errors.New("the deadline had passed before the request was sent; nothing was sent")
+
+// maxAnswer bounds what is read of an answer, in bytes; the real ones have a few hundred.
+const maxAnswer = 64 << 10
+
+// transport is the last gate before the network.
+type transport struct {
+	base *http.Transport
+	now  func() time.Time
+}
+
+func newTransport(now func() time.Time) *transport {
+	if now == nil {
+		now = time.Now
+	}
+	return &transport{now: now, base: &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: callTimeout / 2}).DialContext,
+		TLSHandshakeTimeout:   callTimeout / 2,
+		ResponseHeaderTimeout: callTimeout,
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       30 * time.Second,
+		ForceAttemptHTTP2:     true,
+	}}
+}
+
+// RoundTrip sends a request unless its deadline has passed by the wall clock. The context's
+// own timer is not enough: it stands still while a machine is suspended, and a process that
+// was stopped may send before the timer is noticed. The request is signed by then, so
+// what gets through carries a timestamp from before the deadline.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if deadline, ok := r.Context().Deadline(); ok && !t.now().Round(0).Before(deadline.Round(0)) {
+		return nil, errTooLate
+	}
+	res, err := t.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= 300 && res.StatusCode < 400 {
+		// Following it would send the key wherever it points.
+		_ = res.Body.Close()
+		return nil, fmt.Errorf("the endpoint answered with a redirect (HTTP %d), which is not followed", res.StatusCode)
+	}
+	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
+	// The SDK would hand an event stream to a goroutine of its own.
+	res.Header.Set("Content-Type", "application/json")
+	return res, nil
+}
+
+type limited struct {
+	io.Reader
+	io.Closer
+}
