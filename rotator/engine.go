@@ -115,13 +115,7 @@ func (e *Engine) Ask(reason Reason, targets ...Target) {
 	}
 }
 
-func (e *Engine) asked(tr *track) Reason {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return tr.ask
-}
-
-// hear is asked, for a visit that takes account of it.
+// hear tells what is asked for, to a visit that takes account of it.
 func (e *Engine) hear(tr *track) Reason {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -54,7 +54,7 @@ func New(o Options) (*Store, error) {
 	}
 	// The library's bound is for one try, and must leave room for its retries.
 	cfg.Timeout = callTimeout
-	cfg.MaxRetryWait = time.Second
+	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, time.Second
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)

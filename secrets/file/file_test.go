@@ -1,0 +1,285 @@
+package file
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/storetest"
+)
+
+// The test program is also the other process of some tests.
+func TestMain(m *testing.M) {
+	switch os.Getenv("FILE_TEST_CHILD") {
+	case "":
+		os.Exit(m.Run())
+	case "increment":
+		os.Exit(increment())
+	case "limited":
+		os.Exit(limited())
+	case "mounted":
+		os.Exit(mounted())
+	}
+}
+
+var childTarget = rotator.Target{SdkAppID: 77, Service: rotator.WhiteboardPush}
+
+func TestConformance(t *testing.T) {
+	dirs := map[string]string{}
+	storetest.Run(t, func(t *testing.T) rotator.Store {
+		name := strings.Split(t.Name(), "/")[1]
+		if dirs[name] == "" {
+			dirs[name] = filepath.Join(t.TempDir(), "keys")
+		}
+		s, err := Open(dirs[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
+func child(t *testing.T, mode, dir string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), self)
+	c.Env = append(os.Environ(), "FILE_TEST_CHILD="+mode, "FILE_TEST_DIR="+dir)
+	c.Stderr = os.Stderr
+	return c
+}
+
+const increments = 50
+
+// increment replaces the keyring a number of times, and prints each version that it won.
+func increment() int {
+	s, err := Open(os.Getenv("FILE_TEST_DIR"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for won := 0; won < increments; {
+		read, err := s.Read(context.Background(), childTarget)
+		if err == nil {
+			var v int64
+			v, err = s.Write(context.Background(), childTarget, storetest.Keyring(childTarget, os.Getpid()), read.Version)
+			if err == nil {
+				fmt.Println(v)
+				won++
+			}
+		}
+		if err != nil && !errors.Is(err, rotator.ErrConflict) {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return 0
+}
+
+func TestProcessesTakeTurns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	var outs []*strings.Builder
+	var cs []*exec.Cmd
+	for range 3 {
+		c, out := child(t, "increment", dir), &strings.Builder{}
+		c.Stdout = out
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cs, outs = append(cs, c), append(outs, out)
+	}
+	won := map[int]int{}
+	for i, c := range cs {
+		if err := c.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(outs[i].String()) {
+			v, err := strconv.Atoi(strings.TrimSpace(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			won[v]++
+		}
+	}
+	for v := 1; v <= 3*increments; v++ {
+		if won[v] != 1 {
+			t.Errorf("version %d was won %d times", v, won[v])
+		}
+	}
+}
+
+// TestKilledWhileWriting kills a process that does nothing but replace the file; whatever
+// it left, the store goes on from a whole version.
+func TestKilledWhileWriting(t *testing.T) {
+	for round := range 5 {
+		dir := filepath.Join(t.TempDir(), "keys")
+		c := child(t, "increment", dir)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		last := 0
+		lines := bufio.NewScanner(out)
+		for i := 0; i <= round*7 && lines.Scan(); i++ {
+			last, _ = strconv.Atoi(lines.Text())
+		}
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Wait()
+		// What a crash between the writing and the renaming leaves:
+		app := filepath.Join(dir, "77")
+		if err := os.WriteFile(filepath.Join(app, "whiteboard-push.json.tmp"), []byte("{half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := s.Read(t.Context(), childTarget)
+		if err != nil || read.Version < int64(last) {
+			t.Fatalf("after the kill: version %d (at least %d was acknowledged), %v", read.Version, last, err)
+		}
+		if _, err := s.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), read.Version); err != nil {
+			t.Fatal(err)
+		}
+		if entries, _ := filepath.Glob(filepath.Join(app, "*.tmp")); len(entries) > 0 {
+			t.Errorf("left behind: %v", entries)
+		}
+	}
+}
+
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := syscall.Umask(0)
+	_, err = s.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), 0)
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, "77"): 0o700,
+		filepath.Join(dir, "77", "whiteboard-push.json"): 0o600, filepath.Join(dir, "77", "whiteboard-push.lock"): 0o600} {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}
+
+func TestRefusesWhatOthersCanReach(t *testing.T) {
+	base := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := filepath.Join(base, "open")
+	must(os.Mkdir(open, 0o700))
+	must(os.Chmod(open, 0o750))
+	link := filepath.Join(base, "link")
+	must(os.Symlink(base, link))
+	plain := filepath.Join(base, "plain")
+	must(os.WriteFile(plain, nil, 0o600))
+	for path, want := range map[string]string{open: "chmod go=", link: "not a directory", plain: "not a directory", "relative": "absolute"} {
+		if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	dir := filepath.Join(base, "keys")
+	s, err := Open(dir)
+	must(err)
+	_, err = s.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), 0)
+	must(err)
+	file := filepath.Join(dir, "77", "whiteboard-push.json")
+	must(os.Chmod(file, 0o644))
+	if _, err := s.Read(t.Context(), childTarget); err == nil || !strings.Contains(err.Error(), "chmod go=") {
+		t.Errorf("a file that others can read: %v", err)
+	}
+	must(os.Chmod(file, 0o600))
+	must(os.WriteFile(file, []byte(`{"version":1,"keyring":"`+storetest.Canary), 0o600))
+	_, err = s.Read(t.Context(), childTarget)
+	if err == nil || !strings.Contains(err.Error(), "backup") {
+		t.Errorf("a file that is cut off: %v", err)
+	}
+	storetest.Quiet(t, err)
+}
+
+// limited writes under a limit on the size of files, which stands for a full disk: the
+// kernel fails the write in its middle, on every machine alike.
+func limited() int {
+	signal.Ignore(syscall.SIGXFSZ)
+	s, err := Open(os.Getenv("FILE_TEST_DIR"))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 100, Max: unix.RLIM_INFINITY}); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	_, err = s.Write(context.Background(), childTarget, storetest.Keyring(childTarget, 2), 1)
+	fmt.Println("first:", err)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	read, err := s.Read(context.Background(), childTarget)
+	fmt.Println("read:", read.Keyring.CallbackKey(), err)
+	_, err = s.Write(context.Background(), childTarget, storetest.Keyring(childTarget, 3), 1)
+	fmt.Println("second:", err)
+	return 0
+}
+
+func TestDiskFull(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	out, err := child(t, "limited", dir).Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{"first: replace", "stays as it was", "raise the file size limit", "read: id1 <nil>", "second: <nil>"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(string(out), storetest.Canary) {
+		t.Error("the output shows a key")
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	for _, err := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT, syscall.EACCES, syscall.EPERM} {
+		wrapped := advise(&os.PathError{Op: "write", Path: "/x", Err: err})
+		if !errors.Is(wrapped, err) || strings.Count(wrapped.Error(), ":") < 2 {
+			t.Errorf("%v: %v has no advice", err, wrapped)
+		}
+	}
+}

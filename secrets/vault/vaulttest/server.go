@@ -1,0 +1,281 @@
+package vaulttest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// startLimit bounds each wait for a server; nothing is measured with it.
+const startLimit = 90 * time.Second
+
+// Server is one Vault process with its data on disk.
+type Server struct {
+	Addr  string
+	Token string // the root token
+
+	tb      testing.TB
+	program string
+	config  string
+	unseal  string
+	cmd     *exec.Cmd
+	output  *lockedBuffer
+	exited  chan struct{}
+}
+
+// Start gives a running, unsealed server with a KV version 2 mount at "secret". It ends with
+// the test.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	s := newServer(tb, tb.TempDir(), `storage "file" { path = %q }`)
+	s.launch()
+	s.initialise()
+	s.MountKV2("secret")
+	return s
+}
+
+func newServer(tb testing.TB, dir, storage string) *Server {
+	tb.Helper()
+	program, err := Find()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		tb.Fatal(err)
+	}
+	s := &Server{tb: tb, program: program, config: filepath.Join(dir, "vault.hcl"), output: &lockedBuffer{}}
+	port, cluster := freePort(tb), freePort(tb)
+	s.Addr = "http://" + port
+	text := fmt.Sprintf(`%s
+listener "tcp" {
+  address = %q
+  cluster_address = %q
+  tls_disable = true
+}
+api_addr = %q
+cluster_addr = %q
+disable_mlock = true
+`, fmt.Sprintf(storage, data), port, cluster, s.Addr, "http://"+cluster)
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		s.Stop()
+		if tb.Failed() && os.Getenv("TIWKEYD_TEST_VAULT_LOG") != "" {
+			tb.Logf("output of Vault at %s:\n%s", s.Addr, s.output.String())
+		}
+	})
+	return s
+}
+
+func freePort(tb testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// launch starts the process and waits until it answers.
+func (s *Server) launch() {
+	s.tb.Helper()
+	s.cmd = exec.Command(s.program, "server", "-config", s.config)
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	s.cmd.Env = []string{"HOME=" + filepath.Dir(s.config), "PATH=" + os.Getenv("PATH")}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	exited := make(chan struct{})
+	started := make(chan error)
+	go func() {
+		// The signal at the parent's death is bound to the thread that started the child.
+		runtime.LockOSThread()
+		defer close(exited)
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		s.tb.Fatalf("start %s: %v", s.program, err)
+	}
+	s.exited = exited
+	s.Await("answers", func(c *api.Client) bool {
+		_, err := c.Sys().SealStatus()
+		return err == nil
+	})
+}
+
+// Await waits until the server is as the condition wants it.
+func (s *Server) Await(what string, condition func(*api.Client) bool) {
+	s.tb.Helper()
+	c := s.Client(s.Token)
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !condition(c) {
+		select {
+		case <-tick.C:
+		case <-s.exited:
+			s.tb.Fatalf("Vault at %s ended before it %s:\n%s", s.Addr, what, s.output.String())
+		case <-ctx.Done():
+			s.tb.Fatalf("Vault at %s never %s:\n%s", s.Addr, what, s.output.String())
+		}
+	}
+}
+
+func (s *Server) initialise() {
+	s.tb.Helper()
+	got, err := s.Client("").Sys().Init(&api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		s.tb.Fatalf("initialise Vault: %v", err)
+	}
+	s.unseal, s.Token = got.KeysB64[0], got.RootToken
+	s.Unseal()
+}
+
+// Unseal unseals the server and waits until it serves.
+func (s *Server) Unseal() {
+	s.tb.Helper()
+	s.Await("is unsealed", func(c *api.Client) bool {
+		st, err := c.Sys().Unseal(s.unseal)
+		return err == nil && !st.Sealed
+	})
+	s.Await("is active", func(c *api.Client) bool {
+		h, err := c.Sys().Health()
+		return err == nil && h.Initialized && !h.Sealed && (!h.Standby || h.PerformanceStandby)
+	})
+}
+
+// Seal seals the server.
+func (s *Server) Seal() {
+	s.tb.Helper()
+	if err := s.Client(s.Token).Sys().Seal(); err != nil {
+		s.tb.Fatalf("seal Vault: %v", err)
+	}
+}
+
+// Stop kills the process; its data stays.
+func (s *Server) Stop() {
+	if s.exited == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// Restart starts the process again after Stop, and unseals it.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.launch()
+	s.Unseal()
+}
+
+// MountKV2 makes a KV version 2 mount and waits until it is ready.
+func (s *Server) MountKV2(path string) {
+	s.tb.Helper()
+	c := s.Client(s.Token)
+	if err := c.Sys().Mount(path, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}); err != nil {
+		s.tb.Fatalf("mount KV 2 at %s: %v", path, err)
+	}
+	s.Await("has a KV 2 mount", func(c *api.Client) bool {
+		_, err := c.KVv2(path).Put(context.Background(), "ready", map[string]any{"ready": true})
+		return err == nil
+	})
+}
+
+// Client gives a client with a token, without retries and without the environment's settings.
+func (s *Server) Client(token string) *api.Client {
+	s.tb.Helper()
+	cfg := api.DefaultConfig()
+	cfg.Address, cfg.MaxRetries, cfg.Timeout = s.Addr, 0, 20*time.Second
+	c, err := api.NewClient(cfg)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	if err := c.SetAddress(s.Addr); err != nil {
+		s.tb.Fatal(err)
+	}
+	c.ClearNamespace()
+	c.SetToken(token)
+	return c
+}
+
+// Policy writes a policy.
+func (s *Server) Policy(name, rules string) {
+	s.tb.Helper()
+	if err := s.Client(s.Token).Sys().PutPolicy(name, rules); err != nil {
+		s.tb.Fatalf("write policy %s: %v", name, err)
+	}
+}
+
+// NewToken makes a token with a policy and, if it is not empty, a time to live.
+func (s *Server) NewToken(policy, ttl string) string {
+	s.tb.Helper()
+	renewable := true
+	got, err := s.Client(s.Token).Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{policy}, TTL: ttl, Renewable: &renewable, NoDefaultPolicy: false})
+	if err != nil {
+		s.tb.Fatalf("make a token: %v", err)
+	}
+	return got.Auth.ClientToken
+}
+
+// Revoke revokes a token.
+func (s *Server) Revoke(token string) {
+	s.tb.Helper()
+	if err := s.Client(s.Token).Auth().Token().RevokeTree(token); err != nil {
+		s.tb.Fatalf("revoke a token: %v", err)
+	}
+}
+
+// AppRole makes an AppRole whose tokens have a policy and a time to live.
+func (s *Server) AppRole(name, policy, ttl, maxTTL string) (roleID, secretID string) {
+	s.tb.Helper()
+	c := s.Client(s.Token)
+	if err := c.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+		s.tb.Fatalf("enable AppRole: %v", err)
+	}
+	role := "auth/approle/role/" + name
+	if _, err := c.Logical().Write(role, map[string]any{"token_policies": policy, "token_ttl": ttl, "token_max_ttl": maxTTL}); err != nil {
+		s.tb.Fatalf("write the role: %v", err)
+	}
+	id, err := c.Logical().Read(role + "/role-id")
+	if err != nil {
+		s.tb.Fatalf("read the role id: %v", err)
+	}
+	secret, err := c.Logical().Write(role+"/secret-id", nil)
+	if err != nil {
+		s.tb.Fatalf("make a secret id: %v", err)
+	}
+	return id.Data["role_id"].(string), secret.Data["secret_id"].(string)
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
