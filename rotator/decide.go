@@ -76,7 +76,7 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 		case cur == nil && !o.Key.IsZero():
 			return Action{Step: StepAdopt, Why: "a key is in force where there was none"}
 		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, p))):
-			if a, acts := decideDrift(k, o, now, p); acts {
+			if a, acts := decideDrift(k, cur, o, now, p); acts {
 				return a
 			}
 		}
@@ -104,13 +104,15 @@ func look(o Observation, now time.Time, why string) Action {
 
 // decideDrift handles a key in force that is neither current nor pending. A previous key
 // of ours is no foreign hand but a request that arrived late: it is always put right.
-func decideDrift(k *Keyring, o Observation, now time.Time, p *Policy) (Action, bool) {
+func decideDrift(k *Keyring, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
 	ours := k.Lookup(o.Key) != nil
 	switch {
 	case !ours && p.OnDrift == AlarmOnly:
 		return Action{}, false
 	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero():
 		return Action{Step: StepAdopt, Why: "a foreign key is in force"}, true
+	case now.Before(cur.PushAfter):
+		return Action{Step: StepWait, Until: cur.PushAfter, Why: "receivers come to accept the key that was adopted"}, true
 	case now.Before(o.NextPush):
 		return Action{Step: StepWait, Until: o.NextPush, Why: "the current key could not be put back yet"}, true
 	case ours:

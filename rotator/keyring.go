@@ -47,7 +47,7 @@ type Entry struct {
 	Key         Key
 	State       State
 	CreatedAt   time.Time
-	PushAfter   time.Time // pending: every receiver accepts the key from then on
+	PushAfter   time.Time // every receiver accepts the key from then on
 	ActivatedAt time.Time // when it was found in force; zero: it never was
 	AcceptUntil time.Time // previous: it may be dropped then
 

@@ -31,8 +31,10 @@ type Timing struct {
 	// sent. With the five minutes that Tencent honours a signed request for, it bounds when
 	// a request of a replica that was paused can take effect.
 	PushDeadline time.Duration
+	// Skew is how far the clocks of two replicas may disagree.
+	Skew time.Duration
 	// RollbackKeep is how long a rolled-back key stays accepted: PushDeadline, the signed
-	// request's five minutes, and three minutes for clocks that disagree.
+	// request's five minutes, and Skew.
 	RollbackKeep time.Duration
 	// Lease is how long the others leave a rotation to the replica that began it, counted
 	// from the moment its next request may go out. It saves requests; nothing depends on it.
@@ -47,6 +49,7 @@ type Timing struct {
 func StandardTiming() Timing {
 	return Timing{
 		PushDeadline: 2 * time.Minute,
+		Skew:         3 * time.Minute,
 		RollbackKeep: 10 * time.Minute,
 		Lease:        2 * time.Minute,
 		RetryMin:     2 * time.Second,
@@ -58,7 +61,7 @@ func StandardTiming() Timing {
 
 // Scaled gives the same proportions n times as fast.
 func (t Timing) Scaled(n int64) Timing {
-	for _, d := range []*time.Duration{&t.PushDeadline, &t.RollbackKeep, &t.Lease,
+	for _, d := range []*time.Duration{&t.PushDeadline, &t.Skew, &t.RollbackKeep, &t.Lease,
 		&t.RetryMin, &t.RetryMax, &t.RefusedMin, &t.RefusedMax} {
 		*d /= time.Duration(n)
 	}

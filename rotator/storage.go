@@ -26,7 +26,8 @@ func (e *Engine) stepContext(ctx context.Context, deadline time.Time) (context.C
 }
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
-	ctx, cancel := e.stepContext(ctx, e.clock.Now().Add(callLimit))
+	began := e.clock.Now()
+	ctx, cancel := e.stepContext(ctx, began.Add(callLimit))
 	defer cancel()
 	s, err := e.store.Read(ctx, tr.target)
 	if err != nil {
@@ -35,13 +36,14 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	if tr.storeFails > 0 {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
-	e.took(tr, s)
+	e.took(tr, s, began)
 	return nil
 }
 
-// took remembers a snapshot that is in the store now, and since when its pending key has
-// been seen there without a break.
-func (e *Engine) took(tr *track, s Snapshot) {
+// took remembers a snapshot that a call begun at began showed to be in the store, and since
+// when its pending key has been seen there without a break. The store answered some time
+// between began and now: a break is counted from the earliest to the latest that may be.
+func (e *Engine) took(tr *track, s Snapshot, began time.Time) {
 	now := e.clock.Now()
 	var pend Key
 	if s.Keyring != nil && s.Keyring.Pending() != nil {
@@ -52,7 +54,7 @@ func (e *Engine) took(tr *track, s Snapshot) {
 	if paused || tr.storeFails > 0 || !pend.Equal(tr.watched) {
 		tr.obs.Since, tr.watched = now, pend
 	}
-	tr.snap, tr.snapAt, tr.storeFails = s, now, 0
+	tr.snap, tr.snapAt, tr.storeFails = s, began, 0
 	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now)
 }
 
@@ -76,7 +78,8 @@ func previousSince(k *Keyring, seen map[string]time.Time, now time.Time) map[str
 // write replaces the keyring that was read. After an error other than ErrConflict nothing
 // is known, and the next visit reads again.
 func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
-	ctx, cancel := e.stepContext(ctx, e.clock.Now().Add(callLimit))
+	began := e.clock.Now()
+	ctx, cancel := e.stepContext(ctx, began.Add(callLimit))
 	defer cancel()
 	version, err := e.store.Write(ctx, tr.target, k, tr.snap.Version)
 	if errors.Is(err, ErrConflict) {
@@ -85,7 +88,7 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	if err != nil {
 		return fmt.Errorf("write the keyring of %s to %s: %w", tr.target, e.store, err)
 	}
-	e.took(tr, Snapshot{Keyring: k, Version: version, Written: e.clock.Now()})
+	e.took(tr, Snapshot{Keyring: k, Version: version, Written: e.clock.Now()}, began)
 	return nil
 }
 

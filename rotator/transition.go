@@ -26,7 +26,8 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 		e.State, e.ActivatedAt, e.AcceptUntil = Current, now, time.Time{}
 		return n
 	}
-	n.Keys = append(n.Keys, Entry{Key: key.named(id), State: Current, CreatedAt: now, ActivatedAt: now})
+	// Receivers come to know a foreign key only now, and other replicas' clocks may be ahead.
+	n.Keys = append(n.Keys, Entry{Key: key.named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now})
 	return n
 }
 

@@ -38,7 +38,19 @@ func StartCluster(tb testing.TB, n int) *Cluster {
 		c.unseal(node)
 	}
 	first.MountKV2("secret")
+	c.settle()
 	return c
+}
+
+// settle waits until the cluster can lose a node: those that joined have no vote at first.
+func (c *Cluster) settle() {
+	c.tb.Helper()
+	for _, node := range c.Nodes {
+		node.Await("can spare a node", func(cl *api.Client) bool {
+			st, err := cl.Sys().RaftAutopilotState()
+			return err == nil && st != nil && st.Healthy && st.FailureTolerance > 0 && len(st.Voters) == len(c.Nodes)
+		})
+	}
 }
 
 // unseal unseals a node and waits until it knows the active one.
@@ -73,4 +85,5 @@ func (c *Cluster) Revive(node *Server) {
 	c.tb.Helper()
 	node.launch()
 	c.unseal(node)
+	c.settle()
 }
