@@ -28,9 +28,10 @@ const (
 // Key is a callback key. Whatever prints it (any fmt verb, JSON, text, slog) prints its
 // public id; only Reveal gives the value. The zero Key is "no key".
 //
-// The value stands behind a pointer because fmt does not call methods on the unexported
-// fields of a printed struct: it would print the string, but prints a pointer as an address.
-type Key struct{ m *material }
+// The value stands in a closure because fmt does not call methods on the unexported fields of
+// a printed struct: it would print a string, and for some verbs follow a pointer, but of a
+// function it shows no more than the address. Reflection cannot look into one either.
+type Key struct{ in func() material }
 
 type material struct {
 	id    string
@@ -43,8 +44,10 @@ func NewKey(id, value string) Key {
 	if value == "" {
 		return Key{}
 	}
-	return Key{&material{id: id, value: []byte(value)}}
+	return seal(material{id: id, value: []byte(value)})
 }
+
+func seal(m material) Key { return Key{func() material { return m }} }
 
 // GenerateKey draws a key of length base62 characters, and its id, from random
 // (nil means crypto/rand). The id is drawn separately: it says nothing about the value.
@@ -89,44 +92,44 @@ func randomString(random io.Reader, n int) (string, error) {
 
 // ID is the key's public name, "" for the zero Key.
 func (k Key) ID() string {
-	if k.m == nil {
+	if k.in == nil {
 		return ""
 	}
-	return k.m.id
+	return k.in().id
 }
 
 // IsZero reports whether k is no key at all.
-func (k Key) IsZero() bool { return k.m == nil }
+func (k Key) IsZero() bool { return k.in == nil }
 
 // Equal compares values, not ids, in constant time. Two zero Keys are equal.
 func (k Key) Equal(o Key) bool {
-	if k.m == nil || o.m == nil {
-		return k.m == nil && o.m == nil
+	if k.in == nil || o.in == nil {
+		return k.in == nil && o.in == nil
 	}
-	return subtle.ConstantTimeCompare(k.m.value, o.m.value) == 1
+	return subtle.ConstantTimeCompare(k.in().value, o.in().value) == 1
 }
 
 // named is the same key under another id.
-func (k Key) named(id string) Key { return Key{&material{id: id, value: k.m.value}} }
+func (k Key) named(id string) Key { return seal(material{id: id, value: k.in().value}) }
 
 // Reveal gives the value itself. Callers are few on purpose: the keyring's encoder, the
 // request to Tencent, and the verification of a callback.
 func (k Key) Reveal() string {
-	if k.m == nil {
+	if k.in == nil {
 		return ""
 	}
-	return string(k.m.value)
+	return string(k.in().value)
 }
 
 // String is the id, or a word for a key without one.
 func (k Key) String() string {
 	switch {
-	case k.m == nil:
+	case k.in == nil:
 		return "none"
-	case k.m.id == "":
+	case k.ID() == "":
 		return "unknown"
 	}
-	return k.m.id
+	return k.ID()
 }
 
 // Format prints the id whichever verb is asked for.
@@ -153,7 +156,7 @@ func (k Key) GobEncode() ([]byte, error) {
 func Redact(s string, keys ...Key) string {
 	for _, k := range keys {
 		if !k.IsZero() {
-			s = strings.ReplaceAll(s, string(k.m.value), "["+k.String()+"]")
+			s = strings.ReplaceAll(s, k.Reveal(), "["+k.String()+"]")
 		}
 	}
 	return strings.ToValidUTF8(s, "?")

@@ -1,0 +1,161 @@
+package rotator
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+var codecTarget = Target{1400000001, WhiteboardPush}
+
+const golden = `{"accept":["CANARYcur","CANARYpend","CANARYprev"],"callback_key":"CANARYcur",` +
+	`"keys":[{"activated_at":"2026-01-01T00:00:00Z","created_at":"2026-01-01T00:00:00Z","id":"c","state":"current","value":"CANARYcur"},` +
+	`{"accept_until":"2026-01-03T00:00:00Z","id":"v","note":{"kept":1},"state":"previous","value":"CANARYprev"},` +
+	`{"id":"p","push_after":"2026-01-02T00:06:00.5Z","state":"pending","value":"CANARYpend"}],"newer":[1,{"a":2}],` +
+	`"rotated_at":"2026-01-01T00:00:00Z",` +
+	`"rotation":{"attempts":2,"id":"r","last_error":{"at":"2026-01-02T00:00:00Z","code":"InternalError","message":"m","more":true,"refused":false,"request_id":"q"},` +
+	`"lease_until":"2026-01-02T00:08:00Z","owner":"o","reason":"schedule","retry_at":"2026-01-02T00:07:00Z","started_at":"2026-01-02T00:00:00Z","x":null},` +
+	`"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push"}`
+
+func TestGolden(t *testing.T) {
+	k, err := DecodeKeyring(codecTarget, []byte(golden))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := k.Encode()
+	if err != nil || string(got) != golden {
+		t.Errorf("%v\ngot  %s\nwant %s", err, got, golden)
+	}
+	if k.Current().Key.ID() != "c" || k.Pending().Key.ID() != "p" || k.CallbackKey().Reveal() != "CANARYcur" || len(k.Accept()) != 3 {
+		t.Errorf("%v", k)
+	}
+	if !k.Pending().PushAfter.Equal(time.Date(2026, 1, 2, 0, 6, 0, 500e6, time.UTC)) || k.Rotation.LastError.RequestID != "q" || k.Rotation.Attempts != 2 {
+		t.Errorf("%+v", k.Rotation)
+	}
+}
+
+func TestDerivedMembersAreDerived(t *testing.T) {
+	text := strings.Replace(golden, `"accept":["CANARYcur","CANARYpend","CANARYprev"],"callback_key":"CANARYcur"`, `"accept":["other"],"callback_key":"other"`, 1)
+	k, err := DecodeKeyring(codecTarget, []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := k.Encode(); string(got) != golden {
+		t.Errorf("%s", got)
+	}
+	k.Keys = k.Keys[2:] // a pending key only
+	k.AcceptUnsigned = true
+	got, err := k.Encode()
+	if err != nil || !strings.Contains(string(got), `"callback_key":""`) || !strings.Contains(string(got), `"accept":["CANARYpend"]`) || !strings.Contains(string(got), `"accept_unsigned":true`) {
+		t.Errorf("%v %s", err, got)
+	}
+}
+
+func TestStrictDecoding(t *testing.T) {
+	sub := func(old, replacement string) string {
+		if !strings.Contains(golden, old) {
+			t.Fatalf("%s is not in the golden text", old)
+		}
+		return strings.Replace(golden, old, replacement, 1)
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"empty":            {"", "not JSON"},
+		"null":             {"null", "not a JSON object"},
+		"list":             {"[]", "not a JSON object"},
+		"cut off":          {golden[:len(golden)-30], "not JSON"},
+		"trailing":         {golden + "{}", "text after its end"},
+		"newer schema":     {sub(`"schema":1`, `"schema":2`), "upgrade"},
+		"old schema":       {sub(`"schema":1`, `"schema":0`), "schema 0"},
+		"schema text":      {sub(`"schema":1`, `"schema":"CANARY"`), `"schema" is not a whole number`},
+		"no schema":        {sub(`"schema":1,`, ``), `"schema" is missing`},
+		"float id":         {sub(`1400000001`, `1.5`), `"sdk_app_id" is not a whole number`},
+		"huge id":          {sub(`1400000001`, `9223372036854775808`), `"sdk_app_id" is not a whole number`},
+		"another target":   {sub(`1400000001`, `7`), "belongs to 7/"},
+		"unknown service":  {sub(`"service":"whiteboard-push"`, `"service":"CANARY"`), "belongs to"},
+		"no keys":          {sub(`"keys"`, `"kees"`), `"keys" is missing`},
+		"keys object":      {sub(`"keys":[`, `"keys":{"a":`), "not JSON"},
+		"keys text":        {`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":"CANARY"}`, `"keys" is not a list`},
+		"key number":       {sub(`"value":"CANARYcur"`, `"value":7`), `"value" is not a string`},
+		"key empty":        {sub(`"value":"CANARYcur"`, `"value":""`), "no value"},
+		"id empty":         {sub(`"id":"c"`, `"id":""`), "no id"},
+		"state":            {sub(`"state":"current"`, `"state":"odd"`), "unknown state"},
+		"two currents":     {sub(`"state":"previous"`, `"state":"current"`), "2 current"},
+		"two pendings":     {sub(`"state":"previous"`, `"state":"pending"`), "2 pending"},
+		"same key":         {sub(`"value":"CANARYprev"`, `"value":"CANARYcur"`), "twice"},
+		"same id":          {sub(`"id":"v"`, `"id":"c"`), "twice"},
+		"repeated name":    {sub(`"schema":1`, `"schema":1,"schema":1`), "repeated"},
+		"repeated nested":  {sub(`"id":"c"`, `"id":"c","id":"c"`), "repeated"},
+		"time":             {sub(`"2026-01-03T00:00:00Z"`, `"tomorrow"`), `"accept_until" is not a time`},
+		"time of no world": {sub(`"2026-01-03T00:00:00Z"`, `"9999-12-31T23:59:59-23:59"`), "not a time of this world"},
+		"rotation list":    {sub(`"rotation":{`, `"rotation":[],"other":{`), "rotation is not a JSON object"},
+		"pending alone":    {sub(`"rotation":{`, `"other":{`), "no rotation"},
+		"attempts":         {sub(`"attempts":2`, `"attempts":"2"`), `"attempts" is not`},
+		"accept":           {sub(`"accept":[`, `"accept":[1,`), `"accept" is not a list`},
+		"unsigned":         {sub(`"schema":1`, `"schema":1,"accept_unsigned":"yes"`), `"accept_unsigned" is not a boolean`},
+		"no key at all":    {`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":[]}`, "no key"},
+		"too deep":         {sub(`"schema":1`, `"schema":1,"d":`+strings.Repeat("[", 40)+strings.Repeat("]", 40)), "too deeply"},
+	} {
+		k, err := DecodeKeyring(codecTarget, []byte(c.text))
+		if err == nil || k != nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+			continue
+		}
+		if strings.Contains(err.Error(), "CANARYcur") || strings.Contains(err.Error(), "CANARYp") {
+			t.Errorf("%s: the error shows a key", name)
+		}
+	}
+	if _, err := DecodeKeyring(codecTarget, []byte(sub(`"schema":1`, `"schema":2`))); !errors.Is(err, ErrNewerSchema) {
+		t.Errorf("%v is not ErrNewerSchema", err)
+	}
+}
+
+func TestEncodeRefusesWhatIsNoKeyring(t *testing.T) {
+	for name, k := range map[string]*Keyring{
+		"no target": {Keys: []Entry{{Key: NewKey("a", "b"), State: Current}}},
+		"no id":     {Target: codecTarget, Keys: []Entry{{Key: NewKey("", "CANARY"), State: Current}}},
+		"zero key":  {Target: codecTarget, Keys: []Entry{{State: Current}}},
+	} {
+		if _, err := k.Encode(); err == nil || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCloneSharesNothing(t *testing.T) {
+	k, err := DecodeKeyring(codecTarget, []byte(golden))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := k.Clone()
+	c.Keys[0].State, c.Rotation.Attempts, c.Rotation.LastError.Code = Previous, 99, "x"
+	if got, _ := k.Encode(); string(got) != golden {
+		t.Errorf("changing a clone changed its origin: %s", got)
+	}
+}
+
+func FuzzDecodeKeyring(f *testing.F) {
+	f.Add([]byte(golden))
+	f.Add([]byte(`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":[],"accept_unsigned":true}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		k, err := DecodeKeyring(codecTarget, data)
+		if err != nil {
+			return
+		}
+		once, err := k.Encode()
+		if err != nil {
+			t.Fatalf("what was decoded cannot be encoded: %v", err)
+		}
+		if !json.Valid(once) {
+			t.Fatal("what was encoded is not JSON")
+		}
+		again, err := DecodeKeyring(codecTarget, once)
+		if err != nil {
+			t.Fatalf("what was encoded cannot be decoded: %v", err)
+		}
+		if twice, _ := again.Encode(); string(twice) != string(once) {
+			t.Fatalf("encoding is not stable:\n%s\n%s", once, twice)
+		}
+	})
+}

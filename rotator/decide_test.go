@@ -1,0 +1,187 @@
+package rotator
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// The table speaks in letters: C current, P pending, V previous, W another previous, F foreign.
+var (
+	keyC, keyP, keyV, keyF = NewKey("C", "value-c"), NewKey("P", "value-p"), NewKey("V", "value-v"), NewKey("", "value-f")
+	t0                     = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+)
+
+func minute(n int) time.Time { return t0.Add(time.Duration(n) * time.Minute) }
+
+var tablePolicy = Policy{Propagation: 6 * time.Minute, Grace: time.Hour, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
+	KeyLength: 64, OnDrift: Reassert, Owner: "me", Timing: StandardTiming()}
+
+// situation is a keyring and what is known, changed by each row of the table.
+type situation struct {
+	s Snapshot
+	o Observation
+	w Wish
+	p Policy
+}
+
+// settled has C in force since long, and was looked at just now.
+func settled() *situation {
+	return &situation{p: tablePolicy,
+		s: Snapshot{Version: 5, Written: minute(-600), Keyring: &Keyring{Target: codecTarget, RotatedAt: minute(-600),
+			Keys: []Entry{{Key: keyC, State: Current, CreatedAt: minute(-600), ActivatedAt: minute(-600)}}}},
+		o: Observation{Sight: Seen, Key: keyC, At: t0}, w: Wish{Due: minute(100)}}
+}
+
+// pending adds P, which every receiver accepts by now, and a rotation that is ours.
+func pending() *situation {
+	c := settled()
+	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyP, State: Pending, CreatedAt: minute(-7), PushAfter: minute(-1)})
+	c.s.Keyring.Rotation = &Rotation{ID: "r", Reason: BySchedule, StartedAt: minute(-7), Owner: "me", LeaseUntil: minute(1)}
+	c.o.Since = minute(-7)
+	return c
+}
+
+// previous adds V, whose time is over.
+func previous() *situation {
+	c := settled()
+	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, ActivatedAt: minute(-900), AcceptUntil: minute(-1)})
+	return c
+}
+
+func (c *situation) with(change func(*situation)) *situation { change(c); return c }
+
+// first is an application that never had a key.
+func first() *situation {
+	return settled().with(func(c *situation) {
+		c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.s.Keyring.RotatedAt = nil, true, time.Time{}
+		c.o.Key, c.w.Due = Key{}, time.Unix(0, 0)
+	})
+}
+
+func TestDecide(t *testing.T) {
+	type row struct {
+		name string
+		c    *situation
+		want Step
+		till time.Time
+	}
+	set := func(c *situation, f func(*situation)) *situation { return c.with(f) }
+	for _, r := range []row{
+		{"no keyring, not looked", set(settled(), func(c *situation) { c.s.Keyring, c.o = nil, Observation{} }), StepObserve, time.Time{}},
+		{"no keyring, looked", set(settled(), func(c *situation) { c.s.Keyring = nil }), StepAdopt, time.Time{}},
+		{"no keyring, unsigned", set(settled(), func(c *situation) { c.s.Keyring, c.o.Key = nil, Key{} }), StepAdopt, time.Time{}},
+		{"no keyring, forbidden to look: never adopted blindly", set(settled(), func(c *situation) { c.s.Keyring, c.o.Sight, c.o.NextLook = nil, Forbidden, minute(5) }), StepWait, minute(5)},
+
+		{"settled", settled(), StepWait, minute(10)},
+		{"settled, not looked", set(settled(), func(c *situation) { c.o = Observation{} }), StepObserve, time.Time{}},
+		{"settled, time to look", set(settled(), func(c *situation) { c.o.At = minute(-10) }), StepObserve, time.Time{}},
+		{"settled, due before the next look", set(settled(), func(c *situation) { c.w.Due = minute(3) }), StepWait, minute(3)},
+		{"settled, no schedule", set(settled(), func(c *situation) { c.w.Due = time.Time{} }), StepWait, minute(10)},
+		{"settled, no answer", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(2) }), StepWait, minute(2)},
+		{"settled, no answer, again", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(0) }), StepObserve, time.Time{}},
+		{"settled, barred", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(40) }), StepWait, minute(40)},
+		{"settled, forbidden", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Forbidden, minute(5) }), StepWait, minute(10)},
+
+		{"due", set(settled(), func(c *situation) { c.w.Due = minute(0) }), StepStage, time.Time{}},
+		{"asked", set(settled(), func(c *situation) { c.w.Asked = BySignal }), StepStage, time.Time{}},
+		{"due, not looked", set(settled(), func(c *situation) { c.w.Due, c.o = minute(0), Observation{} }), StepObserve, time.Time{}},
+		{"due, no answer", set(settled(), func(c *situation) { c.w.Due, c.o.Sight, c.o.NextLook = minute(0), Unanswered, minute(1) }), StepWait, minute(1)},
+		{"due, barred", set(settled(), func(c *situation) { c.w.Due, c.o.Sight, c.o.NextLook = minute(0), Barred, minute(1) }), StepWait, minute(1)},
+		{"due, forbidden to look", set(settled(), func(c *situation) { c.w.Due, c.o.Sight = minute(0), Forbidden }), StepStage, time.Time{}},
+		{"first key", first(), StepStage, time.Time{}},
+		{"failed before, too early", set(settled(), func(c *situation) { c.w.Due, c.s.Keyring.Rotation = minute(-5), &Rotation{RetryAt: minute(4)} }), StepWait, minute(4)},
+		{"failed before, asked", set(settled(), func(c *situation) { c.w.Asked, c.s.Keyring.Rotation = ByCommand, &Rotation{RetryAt: minute(4)} }), StepStage, time.Time{}},
+		{"failed before, time to retry", set(settled(), func(c *situation) { c.s.Keyring.Rotation = &Rotation{RetryAt: minute(0)} }), StepStage, time.Time{}},
+
+		{"foreign key", set(settled(), func(c *situation) { c.o.Key = keyF }), StepReassert, time.Time{}},
+		{"foreign key goes before what is due", set(settled(), func(c *situation) { c.o.Key, c.w.Due = keyF, minute(0) }), StepReassert, time.Time{}},
+		{"foreign key, after a failure", set(settled(), func(c *situation) { c.o.Key, c.o.NextPush = keyF, minute(1) }), StepWait, minute(1)},
+		{"foreign key, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AdoptKey }), StepAdopt, time.Time{}},
+		{"foreign key, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
+		{"foreign key, alarm, due", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.w.Due = keyF, AlarmOnly, minute(0) }), StepStage, time.Time{}},
+		{"key deleted", set(settled(), func(c *situation) { c.o.Key = Key{} }), StepReassert, time.Time{}},
+		{"key deleted, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = Key{}, AdoptKey }), StepReassert, time.Time{}},
+		{"key deleted, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = Key{}, AlarmOnly }), StepWait, minute(10)},
+		{"previous key in force: never dropped, put right", set(previous(), func(c *situation) { c.o.Key = keyV }), StepReassert, time.Time{}},
+		{"previous key in force, alarm: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AlarmOnly }), StepReassert, time.Time{}},
+		{"current key adopted a moment ago", set(previous(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[0].PushAfter = keyV, minute(3) }), StepWait, minute(3)},
+		{"a key where there was none", set(first(), func(c *situation) { c.o.Key = keyF }), StepAdopt, time.Time{}},
+
+		{"retire", previous(), StepRetire, time.Time{}},
+		{"retire: before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(2) }), StepWait, minute(2)},
+		{"retire: the look is older than its end", set(previous(), func(c *situation) { c.o.At = minute(-2) }), StepObserve, time.Time{}},
+		{"retire: foreign key in force", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
+		{"retire: not looked", set(previous(), func(c *situation) { c.o = Observation{} }), StepObserve, time.Time{}},
+		{"retire: no answer", set(previous(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(1) }), StepWait, minute(1)},
+		{"retire: barred", set(previous(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(1) }), StepWait, minute(1)},
+		{"retire: forbidden to look, set it instead", set(previous(), func(c *situation) { c.o.Sight = Forbidden }), StepReassert, time.Time{}},
+		{"retire: forbidden, looked too early", set(previous(), func(c *situation) { c.o.Sight, c.o.At = Forbidden, minute(-2) }), StepObserve, time.Time{}},
+		{"retire: forbidden, after a failure", set(previous(), func(c *situation) { c.o.Sight, c.o.NextPush = Forbidden, minute(1) }), StepWait, minute(1)},
+		{"retire: replaced a moment ago by the store's clock", set(previous(), func(c *situation) { c.s.Written = minute(-3) }), StepWait, minute(7)},
+		{"retire: but seen replaced long ago", set(previous(), func(c *situation) { c.s.Written, c.o.Previous = minute(-3), map[string]time.Time{"V": minute(-10)} }), StepRetire, time.Time{}},
+		{"retire: seen replaced not long enough", set(previous(), func(c *situation) { c.s.Written, c.o.Previous = minute(-3), map[string]time.Time{"V": minute(-8)} }), StepWait, minute(2)},
+		{"retire waits, what is due does not", set(previous(), func(c *situation) { c.s.Written, c.w.Due = minute(-3), minute(0) }), StepStage, time.Time{}},
+
+		{"pending, ready", pending(), StepPush, time.Time{}},
+		{"pending in force", set(pending(), func(c *situation) { c.o.Key = keyP }), StepCommit, time.Time{}},
+		{"pending in force before its time", set(pending(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[1].PushAfter = keyP, minute(3) }), StepCommit, time.Time{}},
+		{"pending in force, another's", set(pending(), func(c *situation) { c.o.Key, c.s.Keyring.Rotation.Owner = keyP, "other" }), StepCommit, time.Time{}},
+		{"pending, before its time", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(3) }), StepWait, minute(3)},
+		{"pending, found by this replica not long enough", set(pending(), func(c *situation) { c.o.Since = minute(-4) }), StepWait, minute(2)},
+		{"pending, on resume", set(pending(), func(c *situation) { c.o = Observation{Since: minute(-7)} }), StepObserve, time.Time{}},
+		{"pending, on resume before its time", set(pending(), func(c *situation) { c.o, c.s.Keyring.Keys[1].PushAfter = Observation{Since: minute(-7)}, minute(3) }), StepObserve, time.Time{}},
+		{"pending, no answer", set(pending(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(1) }), StepWait, minute(1)},
+		{"pending, no answer, again", set(pending(), func(c *situation) { c.o.Sight = Unanswered }), StepObserve, time.Time{}},
+		{"pending, barred: Set gives its own answer", set(pending(), func(c *situation) { c.o.Sight = Barred }), StepPush, time.Time{}},
+		{"pending, forbidden to look", set(pending(), func(c *situation) { c.o.Sight = Forbidden }), StepPush, time.Time{}},
+		{"pending, to be retried", set(pending(), func(c *situation) { c.s.Keyring.Rotation.RetryAt = minute(2) }), StepWait, minute(2)},
+		{"pending, to be retried, by memory", set(pending(), func(c *situation) { c.o.NextPush = minute(2) }), StepWait, minute(2)},
+		{"pending, foreign key in force", set(pending(), func(c *situation) { c.o.Key = keyF }), StepPush, time.Time{}},
+		{"pending not ready, foreign key in force", set(pending(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[1].PushAfter = keyF, minute(3) }), StepReassert, time.Time{}},
+		{"pending not ready, a key to retire", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].PushAfter = minute(3)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: minute(-1)})
+		}), StepRetire, time.Time{}},
+		{"pending, refused", set(pending(), func(c *situation) { c.o.Refused = keyP }), StepRollback, time.Time{}},
+		{"pending, an earlier key was refused", set(pending(), func(c *situation) { c.o.Refused = keyV }), StepPush, time.Time{}},
+		{"pending, tried long enough", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(-60) }), StepRollback, time.Time{}},
+		{"pending, tried almost long enough", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(-59) }), StepPush, time.Time{}},
+		{"pending, tried long enough, but not looked", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Sight = minute(-60), Unseen }), StepObserve, time.Time{}},
+		{"pending, tried long enough, in force after all", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Key = minute(-60), keyP }), StepCommit, time.Time{}},
+		{"pending, tried long enough, no answer", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Sight = minute(-60), Unanswered }), StepRollback, time.Time{}},
+		{"pending, another's", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Owner = "other" }), StepWait, minute(1)},
+		{"pending, another's that went away", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = "other", minute(0) }), StepClaim, time.Time{}},
+
+		{"revoke", set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), StepHasten, time.Time{}},
+		{"revoke, not ready", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Keys[1].PushAfter = ByRevoke, minute(3) }), StepHasten, time.Time{}},
+		{"revoking waits for nobody", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Reason, c.o.Since = ByRevoke, t0 }), StepPush, time.Time{}},
+	} {
+		before := fmt.Sprintf("%+v %+v", r.c.s.Keyring, r.c.o)
+		a := Decide(r.c.s, r.c.o, t0, r.c.w, &r.c.p)
+		if a.Step != r.want || !a.Until.Equal(r.till) {
+			t.Errorf("%s: %s until %s (%s), want %s until %s", r.name, a.Step, a.Until.Sub(t0), a.Why, r.want, r.till.Sub(t0))
+		}
+		if a.Why == "" {
+			t.Errorf("%s: there is no reason", r.name)
+		}
+		if after := fmt.Sprintf("%+v %+v", r.c.s.Keyring, r.c.o); after != before {
+			t.Errorf("%s: Decide changed what it was given", r.name)
+		}
+	}
+}
+
+func TestDecideAllocatesNothing(t *testing.T) {
+	c := previous().with(func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(30) })
+	if n := testing.AllocsPerRun(100, func() { Decide(c.s, c.o, t0, c.w, &c.p) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkDecideSettled(b *testing.B) {
+	c := previous().with(func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(30) })
+	b.ReportAllocs()
+	for b.Loop() {
+		Decide(c.s, c.o, t0, c.w, &c.p)
+	}
+}

@@ -1,0 +1,133 @@
+package rotator
+
+import (
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+const canary = "CANARYcanaryCANARYcanaryCANARYcanary"
+
+// TestKeyNeverShows prints keys in every way and place.
+func TestKeyNeverShows(t *testing.T) {
+	k := NewKey("public", canary)
+	type hidden struct {
+		key  Key
+		keys []Key
+		ring *Keyring
+	}
+	ring := &Keyring{Target: Target{1, WhiteboardPush}, Keys: []Entry{{Key: k, State: Current}}}
+	values := []any{k, &k, hidden{k, []Key{k}, ring}, &hidden{k, []Key{k}, ring}, []Key{k}, map[string]Key{"k": k}, ring, *ring,
+		Snapshot{Keyring: ring}, Observation{Key: k, Refused: k}, Event{Key: k}, fmt.Errorf("x %w %v", errors.New("y"), k), track{pending: k, snap: Snapshot{Keyring: ring}}}
+	var out bytes.Buffer
+	for _, verb := range "vsqxXdbotTeEfFgGcUpw" {
+		for _, flag := range []string{"", "+", "#", " ", "0", "-20", ".3"} {
+			for _, v := range values {
+				fmt.Fprintf(&out, "%"+flag+string(verb)+"\n", v)
+			}
+		}
+	}
+	fmt.Fprintln(&out, values...)
+	for _, h := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
+		for _, v := range values {
+			slog.New(h).Info("message", "value", v, slog.Group("group", "value", v))
+		}
+	}
+	for _, v := range values {
+		if b, err := json.Marshal(v); err == nil {
+			out.Write(b)
+		}
+	}
+	if err := gob.NewEncoder(&out).Encode(k); err == nil {
+		t.Error("a key was gob-encoded")
+	}
+	func() {
+		defer func() { fmt.Fprint(&out, recover()) }()
+		panic(k)
+	}()
+	text := out.String()
+	for _, form := range []string{canary, fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary), fmt.Sprintf("%v", []byte(canary)), strings.ToLower(canary)} {
+		if strings.Contains(text, form) {
+			i := strings.Index(text, form)
+			t.Fatalf("a key shows as %q near %q", form, text[max(0, i-80):i])
+		}
+	}
+	if !strings.Contains(text, "public") {
+		t.Error("not even its id shows")
+	}
+	if got := fmt.Sprint(Key{}, NewKey("", "x")); got != "none unknown" {
+		t.Errorf("the zero key and one without id print %q", got)
+	}
+	if k.UnmarshalText([]byte("x")) == nil {
+		t.Error("a key was read from text")
+	}
+}
+
+func TestKeyEqual(t *testing.T) {
+	a, b := NewKey("1", "value"), NewKey("2", "value")
+	for _, c := range []struct {
+		x, y Key
+		want bool
+	}{{a, b, true}, {a, NewKey("1", "other"), false}, {a, Key{}, false}, {Key{}, a, false}, {Key{}, Key{}, true}, {NewKey("1", ""), Key{}, true}, {a, NewKey("", "value2"), false}} {
+		if c.x.Equal(c.y) != c.want {
+			t.Errorf("%v Equal %v is not %v", c.x, c.y, c.want)
+		}
+	}
+}
+
+func TestGenerateKey(t *testing.T) {
+	for _, n := range []int{-1, 0, 31, 65, 1000} {
+		if _, err := GenerateKey(nil, n); err == nil {
+			t.Errorf("length %d is accepted", n)
+		}
+	}
+	seen := map[string]bool{}
+	for _, n := range []int{32, 33, 63, 64, 64, 64} {
+		k, err := GenerateKey(nil, n)
+		if err != nil || len(k.Reveal()) != n || len(k.ID()) != idLength || seen[k.Reveal()] || seen[k.ID()] {
+			t.Fatalf("length %d: %v, %v", n, k, err)
+		}
+		if strings.Trim(k.Reveal(), base62) != "" {
+			t.Errorf("it has characters outside base62")
+		}
+		if strings.Contains(k.Reveal(), k.ID()) {
+			t.Error("the id is part of the value")
+		}
+		seen[k.Reveal()], seen[k.ID()] = true, true
+	}
+	if _, err := GenerateKey(strings.NewReader("short"), 32); err == nil {
+		t.Error("too little randomness is accepted")
+	}
+}
+
+// TestRejectionSampling feeds every byte value: 248 of them give each character four times,
+// and the last eight, which would favour the first characters, none.
+func TestRejectionSampling(t *testing.T) {
+	all := make([]byte, 0, 4*256)
+	for range 4 {
+		for b := 255; b >= 0; b-- {
+			all = append(all, byte(b))
+		}
+	}
+	got, err := randomString(bytes.NewReader(all), 248)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range base62 {
+		if n := strings.Count(got, string(c)); n != 4 {
+			t.Errorf("%c comes %d times", c, n)
+		}
+	}
+}
+
+func TestRedact(t *testing.T) {
+	k := NewKey("public", canary)
+	if got := Redact("a "+canary+" b \xff", k, Key{}); got != "a [public] b ?" {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,81 @@
+package rotator
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func at(text string) time.Time {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func TestDue(t *testing.T) {
+	target := Target{1, WhiteboardPush}
+	for _, c := range []struct{ spec, rotated, want string }{
+		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T03:00:01Z", "2026-05-02T03:00:00Z"},
+		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T02:59:59Z", "2026-05-01T03:00:00Z"},
+		{"CRON_TZ=UTC 0 3 * * *", "2020-05-01T02:59:59Z", "2020-05-01T03:00:00Z"}, // missed for years: due, once
+		{"CRON_TZ=Asia/Shanghai 0 3 * * *", "2026-05-01T03:00:00Z", "2026-05-01T19:00:00Z"},
+		{"TZ=UTC @daily", "2026-05-01T12:00:00Z", "2026-05-02T00:00:00Z"},
+		{"@every 12h", "2026-05-01T12:34:56Z", "2026-05-02T00:34:56Z"},
+		{"CRON_TZ=UTC 0 0 29 2 *", "2026-05-01T00:00:00Z", "2028-02-29T00:00:00Z"},
+		// Clocks go forward over 02:30 in New York: the day's run is skipped, not doubled.
+		{"CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T08:00:00Z", "2026-03-09T06:30:00Z"},
+	} {
+		s, err := ParseSchedule(c.spec, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Due(target, at(c.rotated)); !got.Equal(at(c.want)) {
+			t.Errorf("%s after %s: %s, want %s", c.spec, c.rotated, got.UTC().Format(time.RFC3339), c.want)
+		}
+	}
+	s, err := ParseSchedule("@yearly", 0)
+	if err != nil || s.Due(target, time.Time{}).After(at("2000-01-01T00:00:00Z")) {
+		t.Errorf("what was never rotated is not due at once: %v", err)
+	}
+}
+
+func TestScheduleNonsense(t *testing.T) {
+	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {
+		if _, err := ParseSchedule(spec, 0); err == nil || !strings.Contains(err.Error(), "schedule") {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+}
+
+func TestSplay(t *testing.T) {
+	const splay = time.Hour
+	s, err := ParseSchedule("CRON_TZ=UTC 0 3 * * *", splay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, _ := ParseSchedule("CRON_TZ=UTC 0 3 * * *", splay)
+	base := at("2026-05-02T03:00:00Z")
+	quarters := [4]int{}
+	for id := range int64(400) {
+		target := Target{id + 1, WhiteboardPush}
+		due := s.Due(target, at("2026-05-01T12:00:00Z"))
+		late := due.Sub(base)
+		if late < 0 || late >= splay {
+			t.Fatalf("%s is due %s after the schedule's time", target, late)
+		}
+		if again := same.Due(target, at("2026-05-01T12:00:00Z")); !again.Equal(due) {
+			t.Fatalf("%s is due at %s and at %s", target, due, again)
+		}
+		if next := s.Due(target, due.Add(time.Second)); !next.Equal(due.Add(24 * time.Hour)) {
+			t.Fatalf("%s is due next at %s, a day after %s", target, next, due)
+		}
+		quarters[late/(splay/4)]++
+	}
+	for i, n := range quarters {
+		if n < 60 {
+			t.Errorf("quarter %d of the splay has %d of 400 targets", i, n)
+		}
+	}
+}

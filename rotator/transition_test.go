@@ -1,0 +1,128 @@
+package rotator
+
+import (
+	"testing"
+	"time"
+)
+
+func one(t *testing.T, k *Keyring, key Key) *Entry {
+	t.Helper()
+	e := k.Lookup(key)
+	if e == nil {
+		t.Fatalf("%v has no %v", k.Accept(), key)
+	}
+	if err := k.Validate(); err != nil {
+		t.Errorf("%v", err)
+	}
+	return e
+}
+
+func TestStaged(t *testing.T) {
+	p := tablePolicy
+	k := settled().s.Keyring
+	n := k.staged(keyP, "r", BySchedule, t0, &p)
+	e := one(t, n, keyP)
+	if e.State != Pending || !e.PushAfter.Equal(t0.Add(p.Propagation)) || n.Rotation.Owner != "me" || !n.Rotation.LeaseUntil.Equal(e.PushAfter.Add(p.Timing.Lease)) {
+		t.Errorf("%+v %+v", e, n.Rotation)
+	}
+	if k.Pending() != nil || k.Rotation != nil {
+		t.Error("the keyring it came from changed")
+	}
+	k.Rotation = &Rotation{Attempts: 4}
+	if n := k.staged(keyP, "r", BySchedule, t0, &p); n.Rotation.Attempts != 4 || !n.Rotation.RetryAt.IsZero() {
+		t.Errorf("after failures: %+v", n.Rotation)
+	}
+	if e := one(t, k.staged(keyP, "r", ByRevoke, t0, &p), keyP); !e.PushAfter.Equal(t0) {
+		t.Errorf("a revocation waits until %s", e.PushAfter)
+	}
+}
+
+func TestCommitted(t *testing.T) {
+	p := tablePolicy
+	n := pending().s.Keyring.committed(t0, &p)
+	old := one(t, n, keyC)
+	if n.Current().Key.ID() != "P" || old.State != Previous || !old.AcceptUntil.Equal(t0.Add(p.Grace)) || n.Rotation != nil || !n.RotatedAt.Equal(t0) {
+		t.Errorf("%+v", n)
+	}
+	c := pending()
+	c.s.Keyring.Rotation.Reason = ByRevoke
+	if n := c.s.Keyring.committed(t0, &p); len(n.Keys) != 1 || n.Current().Key.ID() != "P" {
+		t.Errorf("after a revocation: %v", n.Accept())
+	}
+	f := first()
+	f.s.Keyring = f.s.Keyring.staged(keyP, "r", ByAdopt, t0, &p).committed(t0, &p)
+	if f.s.Keyring.AcceptUnsigned || len(f.s.Keyring.Keys) != 1 {
+		t.Errorf("the first key: %+v", f.s.Keyring)
+	}
+}
+
+func TestRolledBack(t *testing.T) {
+	p := tablePolicy
+	n := pending().s.Keyring.rolledBack(Failure{Code: "x"}, minute(15), t0, &p)
+	e := one(t, n, keyP)
+	if e.State != Previous || !e.AcceptUntil.Equal(minute(10)) || n.CallbackKey().ID() != "C" || n.Rotation.LastError.Code != "x" ||
+		!n.Rotation.RetryAt.Equal(minute(15)) || n.Rotation.Attempts != 1 || n.Rotation.Owner != "" {
+		t.Errorf("%+v %+v", e, n.Rotation)
+	}
+}
+
+// TestRollbackKeepCoversALateRequest is the arithmetic that RollbackKeep rests on.
+func TestRollbackKeepCoversALateRequest(t *testing.T) {
+	s := StandardTiming()
+	if s.PushDeadline > 2*time.Minute || s.RollbackKeep < s.PushDeadline+5*time.Minute+s.Skew || s.Skew < 2*time.Minute {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAdopted(t *testing.T) {
+	p := tablePolicy
+	var none *Keyring
+	n := none.adopted(codecTarget, keyF, "f", t0, &p)
+	if n.Current().Key.ID() != "f" || !n.RotatedAt.IsZero() || n.AcceptUnsigned {
+		t.Errorf("%+v", n)
+	}
+	if n := none.adopted(codecTarget, Key{}, "f", t0, &p); len(n.Keys) != 0 || !n.AcceptUnsigned {
+		t.Errorf("without a key: %+v", n)
+	}
+	n = settled().s.Keyring.adopted(codecTarget, keyF, "f", t0, &p)
+	if n.Current().Key.ID() != "f" || one(t, n, keyC).State != Previous || !n.Current().PushAfter.Equal(t0.Add(p.Propagation+p.Timing.Skew)) {
+		t.Errorf("a foreign key: %+v", n)
+	}
+	c := first()
+	c.s.Keyring.Keys = []Entry{{Key: keyV, State: Previous, AcceptUntil: minute(1)}}
+	n = c.s.Keyring.adopted(codecTarget, keyV.named(""), "f", t0, &p)
+	if len(n.Keys) != 1 || n.Current().Key.ID() != "V" || !n.Current().AcceptUntil.IsZero() {
+		t.Errorf("a rolled-back first key that came into force: %+v", n)
+	}
+}
+
+func TestRetired(t *testing.T) {
+	c := previous()
+	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyP, State: Previous, AcceptUntil: minute(3)})
+	n, gone := c.s.retired(c.o, &c.p)
+	if len(gone) != 1 || gone[0].ID() != "V" || n.Lookup(keyP) == nil || n.Lookup(keyV) != nil {
+		t.Errorf("%v went, %v stays", gone, n.Accept())
+	}
+	c.s.Written = minute(-3)
+	if n, gone := c.s.retired(c.o, &c.p); len(gone) != 0 || len(n.Keys) != 3 {
+		t.Errorf("replaced a moment ago: %v went", gone)
+	}
+}
+
+func TestFailedAndClaimed(t *testing.T) {
+	p := tablePolicy
+	n := pending().s.Keyring.failed(Failure{Code: "x"}, "", minute(2), &p)
+	if n.Rotation.Attempts != 1 || !n.Rotation.RetryAt.Equal(minute(2)) || !n.Rotation.LeaseUntil.Equal(minute(4)) || n.Pending() == nil {
+		t.Errorf("%+v", n.Rotation)
+	}
+	n = settled().s.Keyring.failed(Failure{Code: "x", At: t0}, BySchedule, minute(2), &p)
+	if n.Rotation.Reason != BySchedule || n.Rotation.Owner != "" {
+		t.Errorf("%+v", n.Rotation)
+	}
+	c := pending()
+	c.s.Keyring.Rotation.Owner, c.s.Keyring.Keys[1].PushAfter = "other", minute(5)
+	n = c.s.Keyring.hastened(t0, &p)
+	if n.Rotation.Owner != "me" || n.Rotation.Reason != ByRevoke || !n.Pending().PushAfter.Equal(t0) {
+		t.Errorf("%+v", n.Rotation)
+	}
+}
