@@ -118,7 +118,6 @@ func explain(action string, t rotator.Target, k rotator.Key, err error) *rotator
 	}
 	message := sdk.Message
 	if strings.HasPrefix(sdk.Code, "ClientError") {
-		message, _, _ = strings.Cut(message, ", with body: ")
 		message, _, _ = strings.Cut(message, "Fail to parse json content: ")
 		if cause := sdk.Unwrap(); cause != nil {
 			message += ": " + cause.Error()

@@ -48,10 +48,11 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.StatusCode >= 300 && res.StatusCode < 400 {
-		// Following it would send the key wherever it points.
+	if res.StatusCode != http.StatusOK {
+		// The API answers 200 whatever happens: this is somebody else's page. A redirect,
+		// if followed, would send the key wherever it points.
 		_ = res.Body.Close()
-		return nil, fmt.Errorf("the endpoint answered with a redirect (HTTP %d), which is not followed", res.StatusCode)
+		return nil, fmt.Errorf("the endpoint answered with HTTP status %d, which is not an answer of the API", res.StatusCode)
 	}
 	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
 	// The SDK would hand an event stream to a goroutine of its own.

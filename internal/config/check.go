@@ -35,6 +35,7 @@ func (k *checker) duration(name, v string, least, most time.Duration) time.Durat
 		k.fail(name, "%q is not a duration, such as 90s, 6m or 24h", v)
 	case d < least || d > most:
 		k.fail(name, "%s is outside %s to %s", v, least, most)
+		return 0
 	}
 	return d
 }

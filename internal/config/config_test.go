@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/vault"
+)
+
+// good is enough to start with.
+func good(more ...string) []string {
+	return append([]string{"TIWKEYD_TARGETS=1400000001,1400000002/online-record", "VAULT_TOKEN=CANARYtoken", "HOME=/nowhere"}, more...)
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := Load(good())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Targets) != 2 || c.Targets[0].Service != rotator.WhiteboardPush || c.Policy.KeyLength != 64 || c.Policy.OnDrift != rotator.Reassert ||
+		c.Policy.Propagation.Minutes() != 6 || c.Policy.Grace.Hours() != 24 || c.Policy.AttemptLimit.Hours() != 1 || c.Policy.Reconcile.Minutes() != 10 ||
+		c.Policy.Timing != rotator.StandardTiming() || c.FileStore != "" || c.Login.Method != vault.Token || c.Rate != 20 || !c.LogJSON {
+		t.Errorf("%+v", c)
+	}
+	c, err = Load([]string{"TIWKEYD_TARGETS=1", "TIWKEYD_STORE=file:///var/lib/tiwkeyd/"})
+	if err != nil || c.FileStore != "/var/lib/tiwkeyd" {
+		t.Errorf("the file store wants %v of Vault, %v", c, err)
+	}
+}
+
+// TestBadInputs has one mistake for each row; its variable must be named.
+func TestBadInputs(t *testing.T) {
+	for _, r := range []struct{ set, want string }{
+		{"TIWKEYD_TARGETS=", "is empty"},
+		{"TIWKEYD_TARGETS= ,", "SdkAppId"},
+		{"TIWKEYD_TARGETS=abc", `"abc" is not a whole number`},
+		{"TIWKEYD_TARGETS=0", "not a positive number"},
+		{"TIWKEYD_TARGETS=-5", "not a positive number"},
+		{"TIWKEYD_TARGETS=9223372036854775808", "not a whole number"},
+		{"TIWKEYD_TARGETS=1.5", "not a whole number"},
+		{"TIWKEYD_TARGETS=1/recording", `"recording" is unknown; the services are whiteboard-push`},
+		{"TIWKEYD_TARGETS=1/", "unknown"},
+		{"TIWKEYD_TARGETS=1,1/whiteboard-push", "twice"},
+		{"TIWKEYD_SCHEDULE=", "TIWKEYD_SCHEDULE"},
+		{"TIWKEYD_SCHEDULE=whenever", "TIWKEYD_SCHEDULE"},
+		{"TIWKEYD_SCHEDULE=0 0 30 2 *", "never comes"},
+		{"TIWKEYD_SCHEDULE=@every 5m", "TIWKEYD_PROPAGATION"},
+		{"TIWKEYD_SCHEDULE=* * * * *", "comes every 1m0s"},
+		{"TIWKEYD_SPLAY=x", "not a duration"},
+		{"TIWKEYD_SPLAY=-1s", "outside"},
+		{"TIWKEYD_PROPAGATION=6", "not a duration"},
+		{"TIWKEYD_PROPAGATION=-1s", "outside"},
+		{"TIWKEYD_PROPAGATION=25h", "outside"},
+		{"TIWKEYD_GRACE=9m", "outside 10m0s"},
+		{"TIWKEYD_GRACE=forever", "not a duration"},
+		{"TIWKEYD_KEY_LENGTH=31", "outside 32 to 64"},
+		{"TIWKEYD_KEY_LENGTH=65", "outside 32 to 64"},
+		{"TIWKEYD_KEY_LENGTH=40.5", "not a whole number"},
+		{"TIWKEYD_KEY_LENGTH=long", "not a whole number"},
+		{"TIWKEYD_ATTEMPT_LIMIT=30s", "outside"},
+		{"TIWKEYD_RECONCILE=1s", "outside"},
+		{"TIWKEYD_ON_DRIFT=ignore", "none of reassert, adopt, alarm"},
+		{"TIWKEYD_STORE=redis", "neither vault nor file"},
+		{"TIWKEYD_STORE=file://relative/path", "neither vault nor file"},
+		{"TIWKEYD_STORE=file:///", "neither vault nor file"},
+		{"TIWKEYD_VAULT_MOUNT=", "not a path in Vault"},
+		{"TIWKEYD_VAULT_PREFIX=a/../b", "not a path in Vault"},
+		{"TIWKEYD_VAULT_PREFIX=a b", "not a path in Vault"},
+		{"TIWKEYD_VAULT_KEEP_VERSIONS=maybe", "none of true, false"},
+		{"TIWKEYD_TENCENT_ENDPOINT=http://tiw.tencentcloudapi.com", "https://"},
+		{"TIWKEYD_TENCENT_ENDPOINT=http://10.0.0.1:80", "https://"},
+		{"TIWKEYD_TENCENT_ENDPOINT=ftp://host", "scheme"},
+		{"TIWKEYD_TENCENT_ENDPOINT=https://user:CANARYpw@host", "neither a host nor a URL"},
+		{"TIWKEYD_TENCENT_ENDPOINT=https://host/path", "neither a host nor a URL"},
+		{"TIWKEYD_TENCENT_REGION=", "not the name of a region"},
+		{"TIWKEYD_TENCENT_REGION=a b", "not the name of a region"},
+		{"TIWKEYD_TENCENT_CREDENTIALS=stolen", "none of auto"},
+		{"TIWKEYD_TENCENT_CREDENTIALS=vault:secret", "KV v2 mount"},
+		{"TIWKEYD_TENCENT_CREDENTIALS=sts:role", "ARN"},
+		{"TIWKEYD_RATE=0", "outside"},
+		{"TIWKEYD_RATE=fast", "not a number"},
+		{"TIWKEYD_RATE=NaN", "not a number"},
+		{"TIWKEYD_LOG_LEVEL=loud", "none of debug"},
+		{"TIWKEYD_LOG_FORMAT=xml", "none of json, text"},
+		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
+		{"VAULT_TOKEN=", "no way to log in"},
+	} {
+		name, _, _ := strings.Cut(r.set, "=")
+		_, err := Load(good(r.set))
+		if err == nil || !strings.Contains(err.Error(), r.want) || (strings.HasPrefix(name, "TIWKEYD") && !strings.Contains(err.Error(), name)) {
+			t.Errorf("%s: %v, want %q", r.set, err, r.want)
+			continue
+		}
+		if n := strings.Count(err.Error(), "\n"); n != 0 && !strings.Contains(r.set, " ,") {
+			t.Errorf("%s: one mistake gives several errors: %v", r.set, err)
+		}
+		if strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s: the error shows a secret: %v", r.set, err)
+		}
+	}
+}
+
+func TestAllErrorsAtOnce(t *testing.T) {
+	_, err := Load([]string{"TIWKEYD_TARGETS=0,x/y,3/z", "TIWKEYD_KEY_LENGTH=1", "TIWKEYD_GRACE=1s", "TIWKEYD_SCHEDULE=?", "TIWKEYD_LOG_LEVEL=?", "TIWKEYD_TENCENT_ENDPOINT=http://a.example"})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"TIWKEYD_KEY_LENGTH", "TIWKEYD_GRACE", "TIWKEYD_SCHEDULE", "TIWKEYD_LOG_LEVEL", "TIWKEYD_TENCENT_ENDPOINT", "log in to Vault", `target "0"`, `target "x/y"`, `target "3/z"`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not told in:\n%v", want, err)
+		}
+	}
+}
+
+func TestGoodInputs(t *testing.T) {
+	for _, set := range []string{"TIWKEYD_TENCENT_ENDPOINT=http://127.0.0.1:8080", "TIWKEYD_TENCENT_ENDPOINT=http://[::1]:8080", "TIWKEYD_TENCENT_ENDPOINT=http://localhost:1",
+		"TIWKEYD_TENCENT_ENDPOINT=tiw.intl.tencentcloudapi.com", "TIWKEYD_TENCENT_ENDPOINT=https://tiw.tencentcloudapi.com/", "TIWKEYD_SCHEDULE=@daily", "TIWKEYD_SCHEDULE=CRON_TZ=Asia/Shanghai 0 3 * * 1",
+		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
+		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5"} {
+		if _, err := Load(good(set)); err != nil {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	c, err := Load(good("TIWKEYD_SHEDULE=x", "TIWKEYD_SERVICE_HOST=1.2.3.4", "TIWKEYD_PORT_9469_TCP=x", "TIWKEYD_SERVICE_PORT_HTTP=1"))
+	if err != nil || !reflect.DeepEqual(c.Unknown, []string{"TIWKEYD_SHEDULE"}) {
+		t.Errorf("%v, %v", c.Unknown, err)
+	}
+}
+
+// TestDocumented compares the variables with what the README says of them.
+func TestDocumented(t *testing.T) {
+	for _, v := range Variables() {
+		if v.Meaning == "" {
+			t.Errorf("%s has no meaning", v.Name)
+		}
+	}
+	for name := range meanings {
+		if !strings.Contains(Markdown(), "`"+name+"`") {
+			t.Errorf("%s is explained and not read", name)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), "<!-- variables: begin -->\n"+Markdown()+"<!-- variables: end -->") {
+		t.Errorf("the README's table is not this:\n%s", Markdown())
+	}
+}
+
+func TestEnvFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "env")
+	write := func(text string, mode os.FileMode) {
+		t.Helper()
+		_ = os.Remove(path)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TIWKEYD_TEST_OWN", "own")
+	for _, name := range []string{"TIWKEYD_TEST_A", "TIWKEYD_TEST_B"} {
+		t.Setenv(name, "")
+		_ = os.Unsetenv(name)
+	}
+	f := NewEnvFile(path)
+	apply := func(want string) {
+		t.Helper()
+		err := f.Apply()
+		got := fmt.Sprintf("%s|%s|%s|%v", os.Getenv("TIWKEYD_TEST_OWN"), os.Getenv("TIWKEYD_TEST_A"), os.Getenv("TIWKEYD_TEST_B"), err != nil)
+		if got != want {
+			t.Errorf("%s, want %s (%v)", got, want, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("the error shows a secret: %v", err)
+		}
+	}
+	apply("own|||true")
+	write("# comment\nTIWKEYD_TEST_OWN=file\nTIWKEYD_TEST_A='a b'\n", 0o644)
+	apply("own|a b||false")
+	write("TIWKEYD_TEST_B=b\n", 0o644)
+	apply("own||b|false")
+	write("TIWKEYD_TEST_B=c\nVAULT_TOKEN=CANARY\n", 0o644)
+	apply("own||b|true") // others can read it: nothing changes
+	write("CANARY not a variable {\n", 0o600)
+	apply("own||b|true")
+}

@@ -1,0 +1,311 @@
+package tencent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/tencent/tiwtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	app       = 1400000001
+	secretID  = "AKIDcanary"
+	secretKey = "CANARYsecretkey"
+	canaryKey = "CANARYcallbackkeyCANARYcallbackkeyCANARY"
+)
+
+func start(t *testing.T, o tiwtest.Options) (*tiwtest.Server, *Client) {
+	t.Helper()
+	if o.Rate == 0 {
+		o.Rate = -1
+	}
+	s, err := tiwtest.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	s.AddCredential(secretID, secretKey, "")
+	s.AddApp(app)
+	return s, client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
+}
+
+func client(t *testing.T, url string, credentials Credentials) *Client {
+	t.Helper()
+	c, err := New(Options{Endpoint: url, Credentials: credentials, Rate: 10000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func target(s rotator.Service) rotator.Target { return rotator.Target{SdkAppID: app, Service: s} }
+
+// check wants an error of a class and code, and that it shows no secret.
+func check(t *testing.T, name string, err error, class rotator.Class, code string) *rotator.APIError {
+	t.Helper()
+	var api *rotator.APIError
+	if !errors.As(err, &api) {
+		t.Errorf("%s: %v is no APIError", name, err)
+		return &rotator.APIError{}
+	}
+	if api.Class != class || api.Code != code {
+		t.Errorf("%s: %s %s, want %s %s (%v)", name, api.Class, api.Code, class, code, err)
+	}
+	if api.Action == "" || api.Meaning == "" || api.Advice == "" {
+		t.Errorf("%s: %+v does not say all", name, api)
+	}
+	if s := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(s, "CANARY") {
+		t.Errorf("%s: the error shows a secret: %s", name, s)
+	}
+	return api
+}
+
+func TestAllServices(t *testing.T) {
+	s, c := start(t, tiwtest.Options{})
+	for _, service := range rotator.Services() {
+		tg := target(service)
+		if k, err := c.KeyInForce(t.Context(), tg); err != nil || !k.IsZero() {
+			t.Errorf("%s: before: %v, %v", service, k, err)
+		}
+		key := rotator.NewKey("id", canaryKey+string(service[:3]))
+		id, err := c.SetKey(t.Context(), tg, key)
+		if err != nil || id == "" {
+			t.Errorf("%s: set: %q, %v", service, id, err)
+		}
+		if got := s.KeyInForce(app, string(service)); got != key.Reveal() {
+			t.Errorf("%s: the server has another key", service)
+		}
+		if k, err := c.KeyInForce(t.Context(), tg); err != nil || !k.Equal(key) || k.ID() != "" {
+			t.Errorf("%s: after: %v, %v", service, k, err)
+		}
+	}
+	if n := s.Calls("SetTranscodeCallbackKey"); n != 1 {
+		t.Errorf("%d calls of SetTranscodeCallbackKey", n)
+	}
+}
+
+// TestCodes has every code of the API page, and what is like them, answered by the server.
+func TestCodes(t *testing.T) {
+	s, c := start(t, tiwtest.Options{})
+	key := rotator.NewKey("id", canaryKey)
+	for code, class := range map[string]rotator.Class{
+		"AuthFailure": refused, "AuthFailure.InvalidAuthorization": refused, "AuthFailure.InvalidSecretId": refused, "AuthFailure.MFAFailure": refused,
+		"AuthFailure.SecretIdNotFound": refused, "AuthFailure.SignatureFailure": refused, "AuthFailure.TokenFailure": refused, "AuthFailure.UnauthorizedOperation": refused,
+		"AuthFailure.SignatureExpire": forNow,
+		"InvalidParameter":            refused, "InvalidParameter.BodyParameterTypeUnmatched": refused, "InvalidParameterValue": refused, "InvalidParameterValue.X": refused,
+		"ResourceUnavailable.NotRegistered": refused, "ResourceUnavailable.ServiceExpired": refused, "ResourceUnavailable": doubt, "ResourceUnavailable.Other": doubt,
+		"UnauthorizedOperation": refused, "UnauthorizedOperation.SdkAppId": refused, "UnauthorizedOperation.CamNoAuth": refused,
+		"MissingParameter": refused, "UnknownParameter": refused, "ResourceNotFound": refused, "ResourceNotFound.X": refused,
+		"UnsupportedOperation": refused, "UnsupportedProtocol": refused, "UnsupportedRegion": refused, "InvalidAction": refused, "NoSuchVersion": refused,
+		"NoSuchProduct": refused, "ActionOffline": refused, "IpInBlacklist": refused, "IpNotInWhitelist": refused, "RequestSizeLimitExceeded": refused,
+		"RequestLimitExceeded": forNow, "RequestLimitExceeded.UinLimitExceeded": forNow, "RequestLimitExceeded.GlobalRegionUinLimitExceeded": forNow,
+		"LimitExceeded": forNow, "ResourceInsufficient": forNow, "ResourceInUse": forNow, "ResourceInUse.X": forNow,
+		"InternalError": doubt, "InternalError.Db": doubt, "FailedOperation": doubt, "ServiceUnavailable": doubt, "DryRunOperation": doubt, "InvalidRequest": doubt,
+		"ResponseSizeLimitExceeded": doubt, "SomethingNew": doubt, "AuthFailureX": doubt, "InvalidParameterX": doubt,
+	} {
+		s.Plan("Set", app, tiwtest.Refuse(code))
+		_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), key)
+		api := check(t, code, err, class, code)
+		if api.RequestID == "" || api.Message == "" {
+			t.Errorf("%s: RequestId %q, message %q", code, api.RequestID, api.Message)
+		}
+		forbidden := code == "AuthFailure.UnauthorizedOperation" || code == "UnauthorizedOperation" || code == "UnauthorizedOperation.CamNoAuth"
+		if api.Forbidden != forbidden {
+			t.Errorf("%s: forbidden is %v", code, api.Forbidden)
+		}
+	}
+	if s.KeyInForce(app, "whiteboard-push") != "" {
+		t.Error("a refused call changed the key")
+	}
+	unknownApp := rotator.Target{SdkAppID: 5, Service: rotator.WhiteboardPush}
+	_, err := c.SetKey(t.Context(), unknownApp, key)
+	check(t, "unknown application", err, refused, "UnauthorizedOperation.SdkAppId")
+}
+
+// TestFaults has every other way to go wrong: whatever it is, the class says doubtful.
+func TestFaults(t *testing.T) {
+	s, c := start(t, tiwtest.Options{})
+	tg := target(rotator.WhiteboardPush)
+	for _, f := range []struct {
+		fault   tiwtest.Fault
+		code    string
+		applied bool
+	}{
+		{tiwtest.Drop(), "ClientError.NetworkError", false},
+		{tiwtest.ApplyThenDrop(), "ClientError.NetworkError", true},
+		{tiwtest.Garbage(), "ClientError.ParseJsonError", true},
+		{tiwtest.WrongShape(), codeUnexpected, true},
+		{tiwtest.HTTPError(), "ClientError.NetworkError", false},
+		{tiwtest.ApplyThenError(), "InternalError", true},
+	} {
+		s.SetKey(app, "whiteboard-push", "old")
+		s.Plan("Set", 0, f.fault)
+		key := rotator.NewKey("id", canaryKey)
+		_, err := c.SetKey(t.Context(), tg, key)
+		check(t, f.fault.String(), err, doubt, f.code)
+		if applied := s.KeyInForce(app, "whiteboard-push") == canaryKey; applied != f.applied {
+			t.Errorf("%s: applied is %v", f.fault, applied)
+		}
+		s.SetKey(app, "whiteboard-push", canaryKey)
+		s.Plan("Describe", 0, f.fault)
+		_, err = c.KeyInForce(t.Context(), tg) // its answers have the key in the clear
+		check(t, "read back: "+f.fault.String(), err, doubt, f.code)
+	}
+	for _, f := range []tiwtest.Fault{tiwtest.SlowLoris(), tiwtest.Delay(time.Hour)} {
+		s.Plan("Set", 0, f)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := c.SetKey(ctx, tg, rotator.NewKey("id", canaryKey))
+		cancel()
+		var api *rotator.APIError
+		if !errors.As(err, &api) || api.Class != doubt || !strings.HasPrefix(api.Code, "ClientError.") || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	applied := make(chan tiwtest.Applied, 1)
+	s.OnApply(func(a tiwtest.Applied) { applied <- a })
+	s.Plan("Set", 0, tiwtest.DropThenApply(50*time.Millisecond))
+	_, err := c.SetKey(t.Context(), tg, rotator.NewKey("id", "late"))
+	check(t, "late", err, doubt, "ClientError.NetworkError")
+	if a := <-applied; !a.Late || a.Key != "late" {
+		t.Errorf("%+v", a.Late)
+	}
+	if s.Planned() != 0 {
+		t.Errorf("%d faults were not met", s.Planned())
+	}
+}
+
+func TestNeverSent(t *testing.T) {
+	s, c := start(t, tiwtest.Options{})
+	tg := target(rotator.WhiteboardPush)
+	s.SetKey(app, "whiteboard-push", "old")
+	for name, k := range map[string]rotator.Key{"empty": {}, "too long": rotator.NewKey("id", strings.Repeat("CANARY", 11))} {
+		_, err := c.SetKey(t.Context(), tg, k)
+		check(t, name, err, forNow, codeNotSent)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := c.SetKey(cancelled, tg, rotator.NewKey("id", canaryKey))
+	check(t, "cancelled", err, forNow, codeNotSent)
+	_, err = c.SetKey(t.Context(), rotator.Target{SdkAppID: app, Service: "odd"}, rotator.NewKey("id", canaryKey))
+	check(t, "unknown service", err, forNow, codeNotSent)
+	none := client(t, s.URL, &source{name: "nowhere", fetch: func(context.Context) (Credential, error) { return Credential{}, errors.New("nobody home") }})
+	_, err = none.SetKey(t.Context(), tg, rotator.NewKey("id", canaryKey))
+	check(t, "no credential", err, forNow, codeNotSent)
+	if s.Calls("SetWhiteboardPushCallbackKey") != 0 || s.KeyInForce(app, "whiteboard-push") != "old" {
+		t.Error("something was sent")
+	}
+}
+
+// TestLateByTheWallClock has the process stopped between signing and sending: the context's
+// timer has not fired, but the wall clock says that the deadline has passed.
+func TestLateByTheWallClock(t *testing.T) {
+	s, _ := start(t, tiwtest.Options{})
+	var jump atomic.Int64
+	c, err := New(Options{Endpoint: s.URL, Credentials: Static(NewCredential(secretID, secretKey, "")),
+		Now: func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	jump.Store(int64(time.Minute))
+	_, err = c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	check(t, "late", err, forNow, codeNotSent)
+	if s.Calls("SetWhiteboardPushCallbackKey") != 0 {
+		t.Error("it was sent")
+	}
+	jump.Store(0)
+	if _, err := c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err != nil {
+		t.Errorf("in time: %v", err)
+	}
+}
+
+// TestRedirect has the endpoint send the client elsewhere: the key must not go there.
+func TestRedirect(t *testing.T) {
+	var elsewhere atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		s := httptest.NewServer(http.RedirectHandler(other.URL, status))
+		c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
+		_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		check(t, fmt.Sprint(status), err, doubt, "ClientError.NetworkError")
+		c.Close()
+		s.Close()
+	}
+	if elsewhere.Load() != 0 {
+		t.Error("the request went elsewhere")
+	}
+}
+
+// TestEndlessAnswer must not fill the memory.
+func TestEndlessAnswer(t *testing.T) {
+	var sent atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for block := strings.Repeat("x", 1<<20); ; sent.Add(1) {
+			if _, err := w.Write([]byte(block)); err != nil {
+				return
+			}
+		}
+	}))
+	defer s.Close()
+	c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
+	_, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush))
+	check(t, "endless", err, doubt, "ClientError.ParseJsonError")
+	if len(err.Error()) > 1000 {
+		t.Errorf("the error has %d characters", len(err.Error()))
+	}
+}
+
+// TestRateLimit keeps the sliding second of the real API, with a server that counts it.
+func TestRateLimit(t *testing.T) {
+	s, err := tiwtest.Start(tiwtest.Options{Rate: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.AddCredential(secretID, secretKey, "")
+	s.AddApp(app)
+	fast := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
+	var limited int
+	for range 6 {
+		_, err := fast.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		if err != nil {
+			check(t, "too fast", err, forNow, "RequestLimitExceeded")
+			limited++
+		}
+	}
+	if limited == 0 {
+		t.Error("the server let everything through")
+	}
+	// Another API has a limit of its own.
+	if _, err := fast.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err != nil {
+		t.Errorf("another API: %v", err)
+	}
+	c, err := New(Options{Endpoint: s.URL, Rate: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for api, l := range c.limits {
+		if l.Burst() != 1 || l.Limit() != 3 {
+			t.Errorf("%s: burst %d at %v/s would break a sliding second", api, l.Burst(), l.Limit())
+		}
+	}
+	if len(c.limits) != 8 {
+		t.Errorf("%d limits", len(c.limits))
+	}
+}

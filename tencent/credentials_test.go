@@ -1,0 +1,118 @@
+package tencent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/tencent/tiwtest"
+)
+
+func TestCredentialNeverShows(t *testing.T) {
+	c := NewCredential("CANARYid", "CANARYkey", "CANARYtoken")
+	type holder struct{ C Credential }
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		if got := fmt.Sprintf(verb, c) + fmt.Sprintf(verb, &c) + fmt.Sprintf(verb, holder{c}); strings.Contains(got, "CANARY") || strings.Contains(got, "43414e415259") {
+			t.Errorf("%s shows %s", verb, got)
+		}
+	}
+}
+
+func TestParseCredentials(t *testing.T) {
+	env := map[string]string{"TENCENTCLOUD_SECRET_ID": "id", "TENCENTCLOUD_SECRET_KEY": "CANARYkey", "TENCENTCLOUD_TOKEN": "tok"}
+	lookup := func(name string) string { return env[name] }
+	read := func(_ context.Context, mount, path string) (map[string]any, error) {
+		switch mount + "|" + path {
+		case "secret|tencent/api":
+			return map[string]any{"secret_id": "vid", "secret_key": "vkey"}, nil
+		case "secret|half":
+			return map[string]any{"secret_id": "vid"}, nil
+		}
+		return nil, errors.New("no such secret")
+	}
+	for spec, want := range map[string]string{"": "id", "auto": "id", "env": "id", "vault:secret/tencent/api": "vid"} {
+		c, err := ParseCredentials(spec, lookup, read)
+		if err != nil {
+			t.Fatalf("%q: %v", spec, err)
+		}
+		got, err := c.Get(t.Context())
+		if err != nil || got.id != want {
+			t.Errorf("%q: %v, %v", spec, got.id, err)
+		}
+	}
+	for _, spec := range []string{"x", "env:1", "auto:", "vault:", "vault:a", "vault:/a", "sts:", "sts:x"} {
+		if spec == "auto:" {
+			continue
+		}
+		if _, err := ParseCredentials(spec, lookup, read); err == nil {
+			t.Errorf("%q is accepted", spec)
+		}
+	}
+	for spec, want := range map[string]string{"vault:secret/half": "lacks the fields", "vault:secret/none": "no such secret"} {
+		c, _ := ParseCredentials(spec, lookup, read)
+		if _, err := c.Get(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+	delete(env, "TENCENTCLOUD_SECRET_KEY")
+	c, _ := ParseCredentials("env", lookup, nil)
+	if _, err := c.Get(t.Context()); err == nil || !strings.Contains(err.Error(), "TENCENTCLOUD_SECRET_KEY") {
+		t.Errorf("half an environment: %v", err)
+	}
+}
+
+// TestRenewedCredential replaces a credential at Tencent and in its source: the call that
+// finds out asks the source again, and goes through.
+func TestRenewedCredential(t *testing.T) {
+	s, _ := start(t, tiwtest.Options{})
+	var asked atomic.Int32
+	current := NewCredential(secretID, secretKey, "")
+	src := &source{name: "test", fetch: func(context.Context) (Credential, error) { asked.Add(1); return current, nil }}
+	c := client(t, s.URL, src)
+	tg, key := target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)
+	for range 3 {
+		if _, err := c.SetKey(t.Context(), tg, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked.Load() != 1 {
+		t.Errorf("the source was asked %d times", asked.Load())
+	}
+	s.RemoveCredential(secretID)
+	_, err := c.SetKey(t.Context(), tg, key)
+	check(t, "revoked", err, refused, "AuthFailure.SecretIdNotFound")
+	s.AddCredential("AKIDnew", "CANARYnew", "temporary")
+	current = NewCredential("AKIDnew", "CANARYnew", "temporary")
+	if _, err := c.SetKey(t.Context(), tg, key); err != nil {
+		t.Errorf("with a new credential at the source: %v", err)
+	}
+	for name, wrong := range map[string]struct {
+		c    Credential
+		code string
+	}{
+		"key":   {NewCredential("AKIDnew", "CANARYwrong", "temporary"), "AuthFailure.SignatureFailure"},
+		"token": {NewCredential("AKIDnew", "CANARYnew", "old"), "AuthFailure.TokenFailure"},
+	} {
+		_, err := client(t, s.URL, Static(wrong.c)).SetKey(t.Context(), tg, key)
+		check(t, "wrong "+name, err, refused, wrong.code)
+	}
+}
+
+func TestParseEndpoint(t *testing.T) {
+	for endpoint, want := range map[string]string{"": "https://tiw.tencentcloudapi.com", "a.example": "https://a.example", "a.example:8443": "https://a.example:8443",
+		"https://a.example/": "https://a.example", "http://127.0.0.1:80": "http://127.0.0.1:80", "http://[::1]:80": "http://[::1]:80", "http://localhost:1": "http://localhost:1"} {
+		scheme, host, err := ParseEndpoint(endpoint)
+		if err != nil || scheme+"://"+host != want {
+			t.Errorf("%q: %s://%s, %v", endpoint, scheme, host, err)
+		}
+	}
+	for _, endpoint := range []string{"http://a.example", "http://127.0.0.1.a.example", "http://10.0.0.1", "ftp://x", "https://", "https://a/b", "https://a?b=c", "https://u:p@a", "https://:443", "http://localhost.example"} {
+		if _, _, err := ParseEndpoint(endpoint); err == nil {
+			t.Errorf("%q is accepted", endpoint)
+		}
+	}
+}
