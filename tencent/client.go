@@ -217,7 +217,7 @@ func (c *Client) sdk(used Credential) *common.Client {
 	p.HttpProfile.ReqMethod = http.MethodPost
 	p.HttpProfile.Scheme = c.scheme
 	p.HttpProfile.Endpoint = c.host
-	p.HttpProfile.ReqTimeout = int(2 * callTimeout / time.Second) // the context's deadline comes first
+	p.HttpProfile.ReqTimeout = 0 // the context has the deadline; a second timer would outlive an answer that breaks off
 	return common.NewCommonClient(common.NewTokenCredential(used.id, used.key, used.token), c.region, p).
 		WithHttpTransport(c.transport)
 }

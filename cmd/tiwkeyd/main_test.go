@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// The test program is tiwkeyd itself when it is told so. It then runs so many times as fast
+// as the real one, and can send itself a signal at a given point of a step, which is how
+// tests kill or stop it there.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_AS_TIWKEYD") == "" {
+		os.Exit(m.Run())
+	}
+	p := &program{stdout: os.Stdout, stderr: os.Stderr, adjust: faster, events: signalSelf()}
+	os.Exit(p.main(os.Args[1:]))
+}
+
+const speed = 60
+
+// faster scales all but Propagation, which tests set outright.
+func faster(p *rotator.Policy) {
+	n, err := strconv.ParseInt(os.Getenv("TEST_SPEED"), 10, 64)
+	if err != nil {
+		n = speed
+	}
+	p.Timing = p.Timing.Scaled(n)
+	for _, d := range []*time.Duration{&p.Grace, &p.AttemptLimit, &p.Reconcile} {
+		*d /= time.Duration(n)
+	}
+}
+
+// signalSelf reads TEST_SIGNAL_AT, "STEP:PHASE:SIGNAL", and sends the signal the first time.
+func signalSelf() func(rotator.Event) {
+	parts := strings.Split(os.Getenv("TEST_SIGNAL_AT"), ":")
+	if len(parts) != 3 {
+		return nil
+	}
+	sig := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP}[parts[2]]
+	done := false
+	return func(ev rotator.Event) {
+		if string(ev.Step) == parts[0] && string(ev.Phase) == parts[1] && !done {
+			done = true
+			fmt.Fprintf(os.Stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
+			_ = syscall.Kill(os.Getpid(), sig)
+		}
+	}
+}
