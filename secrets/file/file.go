@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,6 +32,8 @@ type envelope struct {
 	Version   int64           `json:"version"`
 	WrittenAt time.Time       `json:"written_at"`
 	Keyring   json.RawMessage `json:"keyring"`
+
+	visible time.Time // when the file took its name
 }
 
 // lockPoll is how often a lock held by another process is tried again.
@@ -72,7 +75,7 @@ func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, e
 	if err != nil {
 		return rotator.Snapshot{}, fmt.Errorf("file %s: %w", s.path(t), err)
 	}
-	return rotator.Snapshot{Keyring: k, Version: e.Version, Written: e.WrittenAt}, nil
+	return rotator.Snapshot{Keyring: k, Version: e.Version, Written: e.visible}, nil
 }
 
 func (s *Store) load(t rotator.Target) (envelope, error) {
@@ -87,7 +90,7 @@ func (s *Store) load(t rotator.Target) (envelope, error) {
 			return e, err
 		}
 	}
-	data, err := os.ReadFile(path)
+	data, changed, err := readFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return e, nil
 	}
@@ -97,7 +100,28 @@ func (s *Store) load(t rotator.Target) (envelope, error) {
 	if json.Unmarshal(data, &e) != nil || e.Version <= 0 {
 		return envelope{}, fmt.Errorf("file %s is not one of this store; put it back from a backup, or move it away to begin anew", path)
 	}
+	// written_at is from before the file was on disk, which can take long; renaming it, which
+	// made it readable, changed its inode. A later change errs to the safe side.
+	e.visible = e.WrittenAt
+	if changed.After(e.visible) {
+		e.visible = changed
+	}
 	return e, nil
+}
+
+// readFile gives a file's content, and when the same file's inode was last changed.
+func readFile(path string) (content []byte, changed time.Time, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	content, err = io.ReadAll(f)
+	return content, time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).UTC(), err
 }
 
 // Write replaces the target's file if its version is the one given.
@@ -133,6 +157,11 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	if err := replace(s.path(t), append(content, '\n')); err != nil {
 		return 0, fmt.Errorf("replace %s, which stays as it was: %w", s.path(t), advise(err))
 	}
+	for _, d := range []string{dir, s.dir} {
+		if err := syncDir(d); err != nil {
+			return 0, fmt.Errorf("%s was replaced, but may be the old one again after a power failure: sync the directory: %w", s.path(t), advise(err))
+		}
+	}
 	return next.Version, nil
 }
 
@@ -150,8 +179,8 @@ func (s *Store) lock(ctx context.Context, t rotator.Target) (unlock func(), err 
 }
 
 // replace puts content in place of the file, or leaves the file as it is: the new file is on
-// disk before it takes the old one's name, and the name before replace returns. The
-// temporary file has one name, so that a crash leaves at most one behind; the lock is held.
+// disk before it takes the old one's name. The name itself is not on disk yet. The temporary
+// file has one name, so that a crash leaves at most one behind; the lock is held.
 func replace(path string, content []byte) (err error) {
 	tmp := path + ".tmp"
 	_ = os.Remove(tmp)
@@ -174,15 +203,7 @@ func replace(path string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	if err = os.Rename(tmp, path); err != nil {
-		return err
-	}
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
-		if err := syncDir(dir); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.Rename(tmp, path)
 }
 
 func syncDir(dir string) error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -281,5 +282,26 @@ func TestAdvice(t *testing.T) {
 		if !errors.Is(wrapped, err) || strings.Count(wrapped.Error(), ":") < 2 {
 			t.Errorf("%v: %v has no advice", err, wrapped)
 		}
+	}
+}
+
+// TestWrittenIsWhenItBecameReadable has a write whose own time is long past when the file
+// takes its name, as on a slow disk.
+func TestWrittenIsWhenItBecameReadable(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.now = func() time.Time { return time.Unix(1, 0) }
+	if _, err := s.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	read, err := s.Read(t.Context(), childTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(s.path(childTarget))
+	if err != nil || read.Written.Before(info.ModTime()) {
+		t.Errorf("written at %s, before its content at %s, %v", read.Written, info.ModTime(), err)
 	}
 }

@@ -1,84 +1,162 @@
 package vault
 
 import (
+	"context"
 	"errors"
-	"strconv"
+	"maps"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
-// TestCluster kills the active node of three while writes go on: no write that was
-// acknowledged is lost, and the writer goes on by itself.
+// ledger is what the writers were told by the store.
+type ledger struct {
+	mu           sync.Mutex
+	acknowledged map[int64]string // version → id of the key in it
+	drawn        int
+	more         chan struct{} // gets one for every acknowledged write
+}
+
+// writer replaces the keyring over and over until ctx ends. It stays with a store as long as
+// that one answers.
+func (l *ledger) writer(ctx context.Context, t *testing.T, stores []*Store, first int, target rotator.Target) {
+	for i := first; ctx.Err() == nil; {
+		s := stores[i%len(stores)]
+		read, err := s.Read(ctx, target)
+		if err != nil {
+			storetest.Quiet(t, err)
+			i++
+			continue
+		}
+		l.mu.Lock()
+		l.drawn++
+		k := storetest.Keyring(target, l.drawn)
+		l.mu.Unlock()
+		version, err := s.Write(ctx, target, k, read.Version)
+		storetest.Quiet(t, err)
+		switch {
+		case err == nil:
+			l.take(ctx, t, version, k.CallbackKey().ID())
+		case !errors.Is(err, rotator.ErrConflict):
+			i++
+		}
+	}
+}
+
+func (l *ledger) take(ctx context.Context, t *testing.T, version int64, id string) {
+	l.mu.Lock()
+	if other, taken := l.acknowledged[version]; taken {
+		t.Errorf("version %d was acknowledged to %s and to %s", version, other, id)
+	}
+	l.acknowledged[version] = id
+	l.mu.Unlock()
+	select {
+	case l.more <- struct{}{}:
+	case <-ctx.Done():
+	}
+}
+
+// await waits for n more writes to be acknowledged; the limit only ends a test that hangs.
+func (l *ledger) await(t *testing.T, n int) {
+	t.Helper()
+	limit := time.NewTimer(3 * time.Minute)
+	defer limit.Stop()
+	for range n {
+		select {
+		case <-l.more:
+		case <-limit.C:
+			t.Fatal("no write gets through any more")
+		}
+	}
+}
+
+// TestCluster kills the active node of three while two writers write without a pause: no
+// write that was acknowledged is lost, no version has two winners, and the writers go on by
+// themselves.
 func TestCluster(t *testing.T) {
 	c := vaulttest.StartCluster(t, 3)
+	root := c.Nodes[0].Client(c.Nodes[0].Token)
+	if _, err := root.Logical().Write("secret/config", map[string]any{"max_versions": 100_000}); err != nil {
+		t.Fatal(err)
+	}
 	var stores []*Store
 	for _, node := range c.Nodes {
 		s, _ := open(t, node.Addr, withToken(node.Token))
 		stores = append(stores, s)
 	}
 	target := storetest.Target()
-	acknowledged := map[int64]string{}
-	// write tries, on one node after the other, until something is acknowledged.
-	next := 0
-	write := func() {
-		t.Helper()
-		for try := 0; ; try++ {
-			s := stores[try%len(stores)]
-			read, err := s.Read(t.Context(), target)
-			if err != nil {
-				storetest.Quiet(t, err)
-				continue
-			}
-			next++
-			k := storetest.Keyring(target, next)
-			v, err := s.Write(t.Context(), target, k, read.Version)
-			if err == nil {
-				if id, taken := acknowledged[v]; taken {
-					t.Fatalf("version %d was acknowledged to %s and to %s", v, id, k.CallbackKey())
-				}
-				acknowledged[v] = k.CallbackKey().ID()
-				return
-			}
-			storetest.Quiet(t, err)
-			if try > 2000 {
-				t.Fatalf("no write gets through: %v", err)
-			}
-		}
+	l := &ledger{acknowledged: map[int64]string{}, more: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var writers sync.WaitGroup
+	t.Cleanup(writers.Wait)
+	for first := range 2 {
+		writers.Go(func() { l.writer(ctx, t, stores, first, target) })
 	}
 	for range 3 {
-		for range 10 {
-			write()
-		}
+		l.await(t, 20)
+		// A writer is held up until its last write is heard of: hear them all while the node
+		// is killed, so that the kill meets writes on their way.
+		running := l.drain()
 		killed := c.KillActive()
-		for range 10 {
-			write()
-		}
+		running()
+		l.await(t, 20)
+		running = l.drain()
 		c.Revive(killed)
+		running()
 	}
-	kv := c.Nodes[0].Client(c.Nodes[0].Token).KVv2("secret")
-	last, err := stores[0].Read(t.Context(), target)
+	running := l.drain()
+	stop()
+	writers.Wait()
+	running()
+	l.check(t, c, stores[0], target)
+}
+
+// drain takes what the writers report, until the function it gives is called.
+func (l *ledger) drain() (end func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-l.more:
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// check compares every version that Vault holds with what was acknowledged.
+func (l *ledger) check(t *testing.T, c *vaulttest.Cluster, s *Store, target rotator.Target) {
+	t.Helper()
+	last, err := s.Read(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for v := max(1, last.Version-9); v <= last.Version; v++ {
-		got, err := kv.GetVersion(t.Context(), stores[0].path(target), int(v))
+	if newest := slices.Max(slices.Collect(maps.Keys(l.acknowledged))); last.Version < newest {
+		t.Errorf("version %d was acknowledged, but the last one is %d", newest, last.Version)
+	}
+	kv := c.Nodes[0].Client(c.Nodes[0].Token).KVv2("secret")
+	for version, id := range l.acknowledged {
+		got, err := kv.GetVersion(t.Context(), s.path(target), int(version))
 		if err != nil {
-			t.Fatal(err)
-		}
-		id, ok := acknowledged[v]
-		if !ok {
-			continue // written, but the answer never came
+			t.Errorf("version %d, acknowledged to %s: %v", version, id, err)
+			continue
 		}
 		keys, _ := got.Data["keys"].([]any)
-		entry, _ := keys[0].(map[string]any)
-		if entry["id"] != id {
-			t.Errorf("version %s was acknowledged to %s and holds %v", strconv.FormatInt(v, 10), id, entry["id"])
+		if len(keys) != 1 {
+			t.Fatalf("version %d holds %d keys", version, len(keys))
+		}
+		if entry, _ := keys[0].(map[string]any); entry["id"] != id {
+			t.Errorf("version %d was acknowledged to %s and holds %v", version, id, entry["id"])
 		}
 	}
-	if _, err := stores[0].Write(t.Context(), target, storetest.Keyring(target, 0), 0); !errors.Is(err, rotator.ErrConflict) {
-		t.Errorf("a creation over it: %v", err)
-	}
+	t.Logf("%d writes acknowledged in %d versions", len(l.acknowledged), last.Version)
 }

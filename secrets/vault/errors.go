@@ -10,7 +10,10 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-var errNotKV2 = errors.New("the mount is not a KV version 2 engine")
+var (
+	errNotKV2  = errors.New("the mount is not a KV version 2 engine")
+	errNoMount = errors.New("the mount is not there")
+)
 
 // call runs one request with a token and a deadline, once more if the token turned out to
 // have gone and there is a new one by then, and explains its error.
@@ -74,6 +77,8 @@ func (s *Store) advice(err error, path, capabilities string) string {
 	switch {
 	case errors.Is(err, errNotKV2):
 		return fmt.Sprintf(": enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
+	case errors.Is(err, errNoMount) || status(err) == http.StatusNotFound:
+		return fmt.Sprintf(": there is no KV version 2 mount %q in this namespace; check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount)
 	case errors.Is(err, context.DeadlineExceeded):
 		return ": Vault did not answer in time; it is tried again"
 	}
@@ -82,8 +87,6 @@ func (s *Store) advice(err error, path, capabilities string) string {
 		return ": check VAULT_ADDR, VAULT_CACERT and that Vault runs; it is tried again"
 	case http.StatusForbidden:
 		return fmt.Sprintf(": the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, s.mount+"/"+path)
-	case http.StatusNotFound:
-		return fmt.Sprintf(": there is no KV version 2 mount %q in this namespace; check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount)
 	case http.StatusServiceUnavailable:
 		return ": Vault is sealed or has no active node; unseal it, it is tried again"
 	}

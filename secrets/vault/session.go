@@ -61,7 +61,8 @@ func (s *session) ready(ctx context.Context) (string, error) {
 	if s.token != "" {
 		return s.token, nil
 	}
-	return s.token, s.acquire(ctx)
+	err := s.acquire(ctx)
+	return s.token, err
 }
 
 // renew is called when Vault denied a request made with token. It reports whether there is
@@ -108,9 +109,9 @@ func (s *session) acquire(ctx context.Context) error {
 			return fmt.Errorf("vault: %w: %w", errNoLogin, err)
 		}
 		s.use(token)
-		self, err := s.client.Auth().Token().RenewSelfWithContext(ctx, 0)
-		if err == nil && self != nil && self.Auth != nil {
-			s.keep(self)
+		if err := s.keepGiven(ctx); err != nil {
+			// Vault is away or sealed. The token may be good, and must not run out unrenewed.
+			s.background(func(ctx context.Context) { s.retry(ctx, token, err) })
 		}
 		return nil
 	}
@@ -131,6 +132,30 @@ func (s *session) use(token string) {
 	s.client.SetToken(token)
 }
 
+// keepGiven renews the token that was handed to this program, and goes on doing so. Its
+// error means that Vault gave no definite answer; one that cannot be renewed is used as it is.
+func (s *session) keepGiven(ctx context.Context) error {
+	self, err := s.client.Auth().Token().RenewSelfWithContext(ctx, 0)
+	if code := status(err); err != nil && (code < 400 || code >= 500) {
+		return err
+	}
+	if err == nil && self != nil && self.Auth != nil {
+		s.keep(self)
+	}
+	return nil
+}
+
+// background runs f until the next token is acquired or the session is closed. The caller
+// holds s.mu.
+func (s *session) background(f func(context.Context)) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.stop = cancel
+	s.group.Go(func() {
+		defer cancel()
+		f(ctx)
+	})
+}
+
 // keep renews a token until it cannot be renewed any more, then gets another.
 func (s *session) keep(secret *api.Secret) {
 	if secret.Auth.LeaseDuration == 0 {
@@ -141,12 +166,9 @@ func (s *session) keep(secret *api.Secret) {
 		s.log.Warn("the vault token is not renewed", "error", err.Error())
 		return
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	s.stop = cancel
 	token := s.token
 	s.group.Go(watcher.Start)
-	s.group.Go(func() {
-		defer cancel()
+	s.background(func(ctx context.Context) {
 		defer watcher.Stop()
 		for {
 			select {
@@ -155,19 +177,16 @@ func (s *session) keep(secret *api.Secret) {
 			case renewed := <-watcher.RenewCh():
 				s.log.Debug("vault token renewed", "ttl_seconds", renewed.Secret.Auth.LeaseDuration)
 			case err := <-watcher.DoneCh():
-				s.ended(ctx, token, err)
+				s.retry(ctx, token, err)
 				return
 			}
 		}
 	})
 }
 
-// ended follows the end of a token's renewal.
-func (s *session) ended(ctx context.Context, token string, cause error) {
-	if !s.login.logsIn() {
-		s.log.Error("the vault token can be renewed no more and will expire: give a new one", "method", string(s.login.Method))
-		return
-	}
+// retry follows the end of a token's renewal, which may also have ended because Vault was
+// away: it logs in or renews again, until Vault says yes or no.
+func (s *session) retry(ctx context.Context, token string, cause error) {
 	for ctx.Err() == nil {
 		if s.again(ctx, token, cause) {
 			return
@@ -181,7 +200,7 @@ func (s *session) ended(ctx context.Context, token string, cause error) {
 	}
 }
 
-// again logs in anew unless somebody else did.
+// again gets a good token unless somebody else did.
 func (s *session) again(ctx context.Context, token string, cause error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,6 +210,13 @@ func (s *session) again(ctx context.Context, token string, cause error) bool {
 	s.stop = nil // this goroutine is what it would stop, and it is about to end by itself
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if !s.login.logsIn() {
+		err := s.keepGiven(call)
+		if err == nil && s.stop == nil {
+			s.log.Error("the vault token can be renewed no more and will expire: give a new one", "method", string(s.login.Method))
+		}
+		return err == nil
+	}
 	if err := s.acquire(call); err != nil {
 		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", fmt.Sprint(cause))
 		return false

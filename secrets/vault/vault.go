@@ -3,12 +3,14 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +27,10 @@ const callTimeout = 10 * time.Second
 // purgeReach is how many versions back Purge goes: Vault itself keeps ten unless told
 // otherwise, and every retirement purges.
 const purgeReach = 256
+
+// maxExact is the highest SdkAppId that a keyring in Vault can have: KV version 2 keeps a
+// JSON number as a float64, so that 2^53+1 would come back as 2^53 (seen with 1.21.0).
+const maxExact = 1 << 53
 
 // Options are a Store's settings. Vault's address, CA, namespace and the like come from the
 // environment, as Vault's own library reads them.
@@ -90,15 +96,21 @@ func (s *Store) path(t rotator.Target) string {
 // destroyed holds no keyring but still counts: a write must name its number.
 func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
 	var got *api.KVSecret
-	err := s.call(ctx, "read", "data/"+s.path(t), "read", func(ctx context.Context) (err error) {
-		if err := s.checkMount(ctx); err != nil {
+	err := s.call(ctx, "read", "data/"+s.path(t), "read", func(ctx context.Context) error {
+		known, err := s.checkMount(ctx)
+		if err != nil {
 			return err
 		}
 		got, err = s.client.KVv2(s.mount).Get(ctx, s.path(t))
-		if errors.Is(err, api.ErrSecretNotFound) {
-			got, err = nil, nil
+		if !errors.Is(err, api.ErrSecretNotFound) {
+			return err
 		}
-		return err
+		// The library tells a secret that is not there from a mount that is not there by
+		// nothing. Vault would tell of the mount to a token that may read in it.
+		if got = nil; !known {
+			return errNoMount
+		}
+		return nil
 	})
 	if err != nil || got == nil {
 		return rotator.Snapshot{}, err
@@ -125,18 +137,21 @@ func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, e
 // a mismatch that the library's own repetition of the request may have caused, is looked
 // into: if the next version holds just what was to be written, it was this write.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+	if t.SdkAppID > maxExact {
+		return 0, fmt.Errorf("vault: the keyring of %s cannot be kept in Vault, which rounds numbers above %d: check the SdkAppId", t, int64(maxExact))
+	}
 	encoded, err := k.Encode()
 	if err != nil {
 		return 0, err
 	}
-	dec := json.NewDecoder(strings.NewReader(string(encoded)))
+	dec := json.NewDecoder(bytes.NewReader(encoded))
 	dec.UseNumber()
 	var data map[string]any
 	if err := dec.Decode(&data); err != nil {
 		return 0, fmt.Errorf("vault: encode the keyring of %s: %w", t, err)
 	}
 	err = s.call(ctx, "write", "data/"+s.path(t), "create and update", func(ctx context.Context) error {
-		if err := s.checkMount(ctx); err != nil {
+		if _, err := s.checkMount(ctx); err != nil {
 			return err
 		}
 		_, err := s.client.KVv2(s.mount).Put(ctx, s.path(t), data, api.WithCheckAndSet(int(version)))
@@ -160,9 +175,13 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, now.Version, version)
 }
 
+// same reports whether k is what was to be written. Vault may have changed how members
+// that this program does not know are spelt: it sorts objects, and keeps numbers as float64
+// (1.50 comes back as 1.5).
 func same(k *rotator.Keyring, encoded []byte) bool {
-	other, err := k.Encode()
-	return err == nil && string(other) == string(encoded)
+	got, err := k.Encode()
+	var a, b any
+	return err == nil && json.Unmarshal(got, &a) == nil && json.Unmarshal(encoded, &b) == nil && reflect.DeepEqual(a, b)
 }
 
 // Purge destroys the versions before the given one.
@@ -196,12 +215,13 @@ func (s *Store) ReadSecret(ctx context.Context, mount, path string) (map[string]
 }
 
 // checkMount makes sure that the mount is KV version 2: on version 1 a write would succeed,
-// in a form that no receiver reads and without check-and-set.
-func (s *Store) checkMount(ctx context.Context) error {
+// in a form that no receiver reads and without check-and-set. It is not known where Vault
+// does not tell.
+func (s *Store) checkMount(ctx context.Context) (known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.checked {
-		return nil
+		return true, nil
 	}
 	info, err := s.client.Logical().ReadWithContext(ctx, "sys/internal/ui/mounts/"+s.mount)
 	var res *api.ResponseError
@@ -209,16 +229,16 @@ func (s *Store) checkMount(ctx context.Context) error {
 	case errors.As(err, &res) && res.StatusCode == http.StatusForbidden:
 		// Vault tells of a mount to whoever may do anything in it: this one may not, or
 		// there is no such mount. The request itself will show which.
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case info == nil:
-		return nil
+		return false, nil
 	}
 	options, _ := info.Data["options"].(map[string]any)
 	if kind, _ := info.Data["type"].(string); kind != "kv" || options["version"] != "2" {
-		return errNotKV2
+		return false, errNotKV2
 	}
 	s.checked = true
-	return nil
+	return true, nil
 }
