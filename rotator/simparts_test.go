@@ -7,10 +7,13 @@ import (
 	"time"
 )
 
-// simClock is a replica's view of the world's time.
+// now is the world's time as this replica's machine tells it.
+func (r *replica) now() time.Time { return r.w.now.Add(r.skew) }
+
+// simClock is a replica's clock.
 type simClock struct{ r *replica }
 
-func (c simClock) Now() time.Time                                 { return c.r.w.now.Add(c.r.skew) }
+func (c simClock) Now() time.Time                                 { return c.r.now() }
 func (c simClock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
 
 type deadlineKey struct{}
@@ -95,10 +98,10 @@ func (a simAPI) SetKey(ctx context.Context, _ Target, k Key) (string, error) {
 	}
 	a.r.interlude()
 	// What the real client does last: the deadline by this machine's clock, then it is signed and sent.
-	if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); !ok || !(simClock{a.r}).Now().Before(deadline) {
+	if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); !ok || !a.r.now().Before(deadline) {
 		return "", apiErr(RefusedForNow, "ClientError.NotSent")
 	}
-	signed := w.now.Add(a.r.skew)
+	signed := a.r.now()
 	if w.barred {
 		return "", apiErr(Refused, "ResourceUnavailable.ServiceExpired")
 	}
