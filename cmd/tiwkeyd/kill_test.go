@@ -1,0 +1,139 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"tiwkeyd/tencent/tiwtest"
+)
+
+// TestKilledAtEveryStep leads the daemon to every place between two steps and kills it there.
+// The next start must go on from what is in the store, and no callback be refused.
+func TestKilledAtEveryStep(t *testing.T) {
+	service := string(testTarget.Service)
+	nothing := func(*rig) {}
+	plan := func(faults ...tiwtest.Fault) func(*rig) {
+		return func(r *rig) { r.server.Plan("Set", 0, faults...) }
+	}
+	// Another daemon that began a rotation and was killed.
+	abandoned := func(r *rig) {
+		d := r.daemon("TEST_SIGNAL_AT=stage:done:KILL")
+		d.signal(syscall.SIGUSR1)
+		<-d.done
+	}
+	// Tencent comes back to the key that a finished rotation replaced.
+	older := func(r *rig) {
+		r.rotated()
+		r.server.SetKey(testTarget.SdkAppID, service, oldKey)
+	}
+	lead := map[string]func(*rig){
+		"observe:begin": nothing, "observe:done": nothing, "adopt:begin": nothing, "adopt:done": nothing, "stage:begin": nothing, "stage:done": nothing,
+		"push:begin": nothing, "push:done": nothing, "commit:begin": nothing, "commit:done": nothing,
+		"push:error": plan(tiwtest.ApplyThenDrop()), "rollback:begin": plan(tiwtest.Refuse("AuthFailure")), "rollback:done": plan(tiwtest.Refuse("AuthFailure")),
+		"observe:error": func(r *rig) { r.server.Plan("Describe", 0, tiwtest.Drop()) },
+		"claim:begin":   abandoned, "claim:done": abandoned, "reassert:begin": older, "reassert:done": older,
+		"retire:begin": (*rig).rotated, "retire:done": (*rig).rotated,
+	}
+	for _, point := range killPoints() {
+		place := strings.TrimSuffix(point, ":KILL")
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.server.SetKey(testTarget.SdkAppID, service, oldKey)
+			r.load(50)
+			lead[place](r)
+			d := r.daemon("TEST_SIGNAL_AT=" + point)
+			if !strings.HasPrefix(place, "re") { // these come by themselves
+				d.signal(syscall.SIGUSR1)
+			}
+			<-d.done
+			if !strings.Contains(d.String(), "KILL at "+place) {
+				t.Fatalf("it ended with %d somewhere else:\n%s", d.code, d)
+			}
+			before := r.currentID()
+			again := r.daemon()
+			again.signal(syscall.SIGUSR1)
+			r.await("the next start goes on", func() bool { return r.settled() && (r.currentID() != before || place == "commit:done") })
+			again.signal(syscall.SIGTERM)
+			<-again.done
+			if again.code != 0 {
+				t.Errorf("SIGTERM ended it with %d", again.code)
+			}
+		})
+	}
+}
+
+// rotated has one rotation done by a daemon that is stopped again, and its old key's grace pass.
+func (r *rig) rotated() {
+	d := r.daemon()
+	r.await("a first rotation", func() bool {
+		k := r.keyring()
+		return r.settled() && len(k.Keys) == 2 && !k.RotatedAt.IsZero()
+	})
+	d.signal(syscall.SIGTERM)
+	<-d.done
+}
+
+// TestStoppedBeforePush stops a daemon for longer than its push deadline between reading the
+// keyring and pushing, beside another daemon and a rotate command, and lets it go on: there
+// is one rotation and one Set call, and nothing is refused.
+func TestStoppedBeforePush(t *testing.T) {
+	r := newRig(t)
+	service := string(testTarget.Service)
+	r.server.SetKey(testTarget.SdkAppID, service, oldKey)
+	r.load(200)
+	r.rotated()
+	sets, first := r.setCalls(), r.currentID()
+
+	a := r.daemon("TEST_SIGNAL_AT=push:begin:STOP")
+	a.signal(syscall.SIGUSR1)
+	r.await("the first daemon begins a rotation", func() bool { return r.keyring().Pending() != nil })
+	b := r.daemon()
+	command := r.start([]string{"rotate"})
+	r.awaitOutput(a, "test: STOP at push:begin")
+	<-command.done
+	if command.code != 0 {
+		t.Errorf("rotate beside it: %d\n%s", command.code, command)
+	}
+	r.await("the others finish its rotation", func() bool { return r.settled() && r.currentID() != first })
+	second := r.currentID()
+	if n := r.setCalls() - sets; n != 1 {
+		t.Errorf("%d Set calls for one rotation", n)
+	}
+	// It is stopped for far longer than its deadline of two minutes (two seconds here) by now,
+	// because the others waited for its lease to end.
+	a.signal(syscall.SIGCONT)
+	r.awaitOutput(a, "deadline had passed before the request was sent")
+	r.await("the daemon that was stopped sees what happened", func() bool { return r.settled() })
+	for _, d := range []*process{a, b} {
+		d.signal(syscall.SIGTERM)
+		<-d.done
+	}
+	if n := r.setCalls() - sets; n != 1 || r.currentID() != second {
+		t.Errorf("%d Set calls, and the key is %s, after %s", n, r.currentID(), second)
+	}
+}
+
+// TestSeveralAtOnce has two daemons and a command begin at the same time.
+func TestSeveralAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
+	r.load(200)
+	r.rotated()
+	sets := r.setCalls()
+	a, b := r.daemon(), r.daemon()
+	command := r.start([]string{"rotate"})
+	a.signal(syscall.SIGUSR1)
+	b.signal(syscall.SIGUSR1)
+	<-command.done
+	if command.code != 0 {
+		t.Errorf("rotate: %d\n%s", command.code, command)
+	}
+	r.await("it is settled", r.settled)
+	// One of the signals may have come after the first rotation was over: then there are two.
+	rotations := strings.Count(a.String()+b.String()+command.String(), `"msg":"commit done"`)
+	if n := r.setCalls() - sets; n != rotations || n < 1 || n > 3 {
+		t.Errorf("%d Set calls for %d rotations", n, rotations)
+	}
+}
