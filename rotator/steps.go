@@ -25,7 +25,9 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt tim
 	case StepHasten:
 		return e.write(ctx, tr, k.hastened(now, p))
 	case StepClaim:
-		return e.write(ctx, tr, k.claimed(now, p))
+		err := e.write(ctx, tr, k.claimed(now, p))
+		tr.forget() // whoever went away may have set the key: look before setting it again
+		return err
 	case StepCommit:
 		if err := e.write(ctx, tr, k.committed(now, p)); err != nil {
 			return err

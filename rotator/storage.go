@@ -36,6 +36,9 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	if tr.storeFails > 0 {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
+	if k := tr.snap.Keyring; k != nil && s.Keyring != nil && !k.CallbackKey().Equal(s.Keyring.CallbackKey()) {
+		tr.forget() // another replica changed what is in force since this one looked
+	}
 	e.took(tr, s, began)
 	return nil
 }
