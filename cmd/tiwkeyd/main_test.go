@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tiwkeyd/rotator"
 )
@@ -49,7 +52,10 @@ func signalSelf() func(rotator.Event) {
 		if string(ev.Step) == parts[0] && string(ev.Phase) == parts[1] && !done {
 			done = true
 			fmt.Fprintf(os.Stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
-			_ = syscall.Kill(os.Getpid(), sig)
+			// To this very thread, or it could go on until another one has taken the signal.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -143,7 +142,7 @@ func (r *rig) noneRefused() {
 	c := r.sender.Counts()
 	r.t.Logf("callbacks: %d sent, %d verified, %d refused, %d failed", c.Sent, c.Verified, c.Refused, c.Failed)
 	if c.Refused+c.Failed > 0 || c.Sent == 0 {
-		r.t.Errorf("%d of %d callbacks were refused, %d failed: %+v", c.Refused, c.Sent, c.Failed, c.Refusals)
+		r.t.Errorf("%d of %d callbacks were refused, %d failed; the first: %+v", c.Refused, c.Sent, c.Failed, c.Refusals[:min(2, len(c.Refusals))])
 	}
 }
 
@@ -207,7 +206,6 @@ func (r *rig) start(args []string, env ...string) *process {
 	r.outputs = append(r.outputs, p.output)
 	r.mu.Unlock()
 	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid)); err == nil {
-		_, _ = (&output{}).Write(line)
 		r.mu.Lock()
 		r.outputs = append(r.outputs, &output{b: *bytes.NewBuffer(line)})
 		r.mu.Unlock()
@@ -316,6 +314,14 @@ func (r *rig) noSecretShows() {
 		}
 	}
 	if len(r.outputs) == 0 {
-		r.t.Error(errors.New("nothing was ever printed"))
+		r.t.Error("nothing was ever printed")
+	}
+	if dir := os.Getenv("TIWKEYD_TEST_OUTPUT"); dir != "" && r.t.Failed() {
+		for i, o := range r.outputs {
+			path := filepath.Join(dir, fmt.Sprintf("%s-%d.log", strings.ReplaceAll(r.t.Name(), "/", "-"), i))
+			if err := os.WriteFile(path, []byte(o.String()), 0o600); err != nil {
+				r.t.Error(err)
+			}
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,26 +17,41 @@ import (
 // Receiver is a webhook receiver that sees the store late. It is as strict as can be: a
 // callback is accepted only if every view of the keyring that a receiver may still have at
 // that moment accepts it, from the newest one to the one that is just lag old.
+//
+// A view begins when the store says that it became readable, or, if the store was away then,
+// when a read first found it. So a test machine that is slow makes no receiver late.
 type Receiver struct {
 	lag  time.Duration
 	poll time.Duration
 
 	mu       sync.Mutex
-	views    map[rotator.Target][]view
+	sources  map[rotator.Target]*watched
 	verified map[string]int64 // by key id
+}
+
+// watched is what a Receiver knows of one target.
+type watched struct {
+	views []view
+	away  bool          // the last read failed
+	began time.Time     // when the last read that succeeded was begun
+	more  chan struct{} // closed after the next read
 }
 
 // view is what the keyring was from a moment on.
 type view struct {
-	from     time.Time
-	keyring  *rotator.Keyring
-	unsigned bool
+	from    time.Time
+	version int64
+	keyring *rotator.Keyring
 }
 
-// NewReceiver gives a Receiver whose views are up to lag old; it reads the store every poll,
-// which makes a view that much older still, so that is taken off.
+// readTries is how many polls long a read may take; one that hangs is given up, or the
+// library behind the store would wait on past the store's return.
+const readTries = 4
+
+// NewReceiver gives a Receiver whose views are up to lag old; it reads the store every poll.
+// What a read takes after the store was away is taken off.
 func NewReceiver(lag, poll time.Duration) *Receiver {
-	return &Receiver{lag: max(0, lag-2*poll), poll: poll, views: map[rotator.Target][]view{}, verified: map[string]int64{}}
+	return &Receiver{lag: max(0, lag-2*readTries*poll), poll: poll, sources: map[rotator.Target]*watched{}, verified: map[string]int64{}}
 }
 
 // Watch reads the targets' keyrings until ctx ends. A store that is away leaves the last
@@ -45,9 +61,11 @@ func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...ro
 	defer tick.Stop()
 	for {
 		for _, t := range targets {
-			if s, err := store.Read(ctx, t); err == nil && s.Keyring != nil {
-				r.see(t, s.Keyring)
-			}
+			began := time.Now()
+			read, cancel := context.WithTimeout(ctx, readTries*r.poll)
+			s, err := store.Read(read, t)
+			cancel()
+			r.see(t, s, err, began)
 		}
 		select {
 		case <-tick.C:
@@ -57,23 +75,44 @@ func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...ro
 	}
 }
 
-// see adds a view if it differs, and drops those that nobody has any more.
-func (r *Receiver) see(t rotator.Target, k *rotator.Keyring) {
+// see adds a view if it is another one, and drops those that nobody has any more.
+func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	views := append(r.views[t], view{now, k, k.AcceptUnsigned})
-	for len(views) > 1 && now.Sub(views[1].from) > r.lag {
-		views = views[1:]
+	w := r.source(t)
+	close(w.more)
+	w.more = make(chan struct{})
+	if err != nil {
+		w.away = true
+		return
 	}
-	r.views[t] = views
+	from := s.Written
+	if w.away || from.IsZero() {
+		from = began
+	}
+	w.away, w.began = false, began
+	if s.Keyring == nil || (len(w.views) > 0 && w.views[len(w.views)-1].version == s.Version) {
+		return
+	}
+	w.views = append(w.views, view{from, s.Version, s.Keyring})
+	for len(w.views) > 1 && began.Sub(w.views[1].from) > 2*r.lag+time.Minute {
+		w.views = w.views[1:]
+	}
+}
+
+// source gives what is known of t. The caller holds r.mu.
+func (r *Receiver) source(t rotator.Target) *watched {
+	if r.sources[t] == nil {
+		r.sources[t] = &watched{more: make(chan struct{})}
+	}
+	return r.sources[t]
 }
 
 // Ready reports whether the receiver has seen a keyring of the target.
 func (r *Receiver) Ready(t rotator.Target) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.views[t]) > 0
+	return len(r.source(t).views) > 0
 }
 
 // Verified counts callbacks by the id of the key that verified them.
@@ -103,7 +142,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "expired", http.StatusUnauthorized)
 		return
 	}
-	if id, why := r.judge(t, c.Sign, c.ExpireTime); why != "" {
+	if id, why := r.judge(req.Context(), t, c.Sign, c.ExpireTime); why != "" {
 		http.Error(w, why, http.StatusUnauthorized)
 		return
 	} else if id != "" {
@@ -114,20 +153,34 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = fmt.Fprint(w, `{"error_code":0}`)
 }
 
-// judge gives the id of the key that verifies a signature in every view, or why not.
-func (r *Receiver) judge(t rotator.Target, sign string, expire int64) (id, why string) {
-	r.mu.Lock()
-	views := append([]view(nil), r.views[t]...)
-	r.mu.Unlock()
-	if len(views) == 0 {
-		return "", ""
+// judge gives the id of the key that verifies a signature in every view, or why not. What
+// the views known so far do not verify is judged once more, as of its own time, when a read
+// that was begun after it is done: it may have come before this receiver was told.
+func (r *Receiver) judge(ctx context.Context, t rotator.Target, sign string, expire int64) (id, why string) {
+	at := time.Now()
+	for {
+		r.mu.Lock()
+		w := r.source(t)
+		views, upToDate, more := slices.Clone(w.views), w.away || w.began.After(at), w.more
+		r.mu.Unlock()
+		id, why = r.verdict(views, at, sign, expire)
+		if why == "" || upToDate {
+			return id, why
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return id, why
+		}
 	}
-	now := time.Now()
+}
+
+func (r *Receiver) verdict(views []view, at time.Time, sign string, expire int64) (id, why string) {
 	for i, v := range views {
-		if i+1 < len(views) && now.Sub(views[i+1].from) > r.lag {
+		if i+1 < len(views) && at.Sub(views[i+1].from) > r.lag {
 			continue // nobody is that late
 		}
-		if sign == "" && v.unsigned {
+		if sign == "" && v.keyring.AcceptUnsigned {
 			continue
 		}
 		found := ""
@@ -137,7 +190,8 @@ func (r *Receiver) judge(t rotator.Target, sign string, expire int64) (id, why s
 			}
 		}
 		if found == "" {
-			return "", fmt.Sprintf("no key of %v verifies it in the view since %s (%d of %d)", v.keyring.Accept(), v.from.UTC().Format(time.RFC3339Nano), i+1, len(views))
+			return "", fmt.Sprintf("no key of %v verifies it in the view since %s (version %d, %d of %d)",
+				v.keyring.Accept(), v.from.UTC().Format(time.RFC3339Nano), v.version, i+1, len(views))
 		}
 		id = found
 	}
