@@ -8,13 +8,22 @@ import (
 // Clock is where the engine takes time from: SystemClock, or a simulator's.
 type Clock interface {
 	Now() time.Time
+	// Steady is the time since some moment in the past, which no setting of the clock changes.
+	// It may stand still while the machine is suspended.
+	Steady() time.Duration
 	// After sends once d has passed; stop releases it early.
 	After(d time.Duration) (c <-chan time.Time, stop func())
 	WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc)
 }
 
 // SystemClock is the machine's clock.
-type SystemClock struct{}
+type SystemClock struct{ start time.Time }
+
+// NewSystemClock gives the machine's clock.
+func NewSystemClock() SystemClock { return SystemClock{time.Now()} }
+
+// Steady is the monotonic clock's.
+func (c SystemClock) Steady() time.Duration { return time.Since(c.start) }
 
 // Now is the wall clock's time. Its monotonic part is removed: times are compared with
 // those of other machines, and a machine that was suspended must see that time has passed.

@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// workers is how many targets are visited at the same time.
-const workers = 8
-
 // Run looks after the targets until ctx ends; it then finishes the steps in hand and
 // returns. Each target is visited when its own next time comes, or when Ask wants it.
 func (e *Engine) Run(ctx context.Context, targets []Target) {
@@ -22,14 +19,19 @@ func (e *Engine) Run(ctx context.Context, targets []Target) {
 	}
 	work, back := make(chan Target), make(chan visit, len(targets))
 	var group sync.WaitGroup
-	for range min(workers, len(targets)) {
+	for range min(maxVisits, len(targets)) {
 		group.Go(func() {
 			for t := range work {
 				back <- visit{t, e.Visit(ctx, t)}
 			}
 		})
 	}
-	for ctx.Err() == nil {
+	for last := now; ctx.Err() == nil; {
+		now := e.clock.Now()
+		if now.Before(last) {
+			q.hurry(now) // the clock was set back: what was planned may be far off
+		}
+		last = now
 		e.dispatch(ctx, q, work, back)
 	}
 	close(work)
@@ -96,6 +98,14 @@ type visit struct {
 
 // queue is a heap of visits, the next one first.
 type queue []visit
+
+// hurry brings every visit forward to now.
+func (q *queue) hurry(now time.Time) {
+	for i := range *q {
+		(*q)[i].at = earlier((*q)[i].at, now)
+	}
+	heap.Init(q)
+}
 
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }

@@ -65,7 +65,7 @@ type Observation struct {
 // is fenced by Timing.PushDeadline.
 func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action {
 	if s.Keyring == nil {
-		return decideAdoption(o, now)
+		return adopt(o, now, p, "there is no keyring yet")
 	}
 	k := s.Keyring
 	cur, pend := k.Current(), k.Pending()
@@ -74,9 +74,9 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 		case pend != nil && o.Key.Equal(pend.Key):
 			return Action{Step: StepCommit, Why: "the pending key is in force"}
 		case cur == nil && !o.Key.IsZero():
-			return Action{Step: StepAdopt, Why: "a key is in force where there was none"}
-		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, p))):
-			if a, acts := decideDrift(k, cur, o, now, p); acts {
+			return adopt(o, now, p, "a key is in force where there was none")
+		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, now, p))):
+			if a, acts := decideDrift(s, cur, o, now, p); acts {
 				return a
 			}
 		}
@@ -87,11 +87,17 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 	return decideSettled(s, cur, o, now, w, p)
 }
 
-func decideAdoption(o Observation, now time.Time) Action {
-	if o.Sight == Seen {
-		return Action{Step: StepAdopt, Why: "there is no keyring yet"}
+// adopt takes over the key that was seen a moment ago: nobody holds Tencent still meanwhile.
+func adopt(o Observation, now time.Time, p *Policy, why string) Action {
+	if o.Sight == Seen && o.younger(p.Timing.PushDeadline, now) {
+		return Action{Step: StepAdopt, Why: why}
 	}
-	return look(o, now, "there is no keyring yet")
+	return look(o, now, why)
+}
+
+// younger reports whether the last look was begun within d, by a clock that agrees with now's.
+func (o Observation) younger(d time.Duration, now time.Time) bool {
+	return !o.At.After(now) && !o.At.Before(now.Add(-d))
 }
 
 // look asks Tencent, or waits until it may be asked again.
@@ -104,15 +110,20 @@ func look(o Observation, now time.Time, why string) Action {
 
 // decideDrift handles a key in force that is neither current nor pending. A previous key
 // of ours is no foreign hand but a request that arrived late: it is always put right.
-func decideDrift(k *Keyring, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
-	ours := k.Lookup(o.Key) != nil
+func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
+	ours := s.Keyring.Lookup(o.Key) != nil
+	// A time that a clock far ahead wrote is bounded by when the store took it.
+	known := cur.PushAfter
+	if !s.Written.IsZero() {
+		known = earlier(known, s.Written.Add(p.Propagation+p.Timing.Skew))
+	}
 	switch {
 	case !ours && p.OnDrift == AlarmOnly:
 		return Action{}, false
 	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero():
-		return Action{Step: StepAdopt, Why: "a foreign key is in force"}, true
-	case now.Before(cur.PushAfter):
-		return Action{Step: StepWait, Until: cur.PushAfter, Why: "receivers come to accept the key that was adopted"}, true
+		return adopt(o, now, p, "a foreign key is in force"), true
+	case now.Before(known):
+		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted"}, true
 	case now.Before(o.NextPush):
 		return Action{Step: StepWait, Until: o.NextPush, Why: "the current key could not be put back yet"}, true
 	case ours:
@@ -122,7 +133,8 @@ func decideDrift(k *Keyring, cur *Entry, o Observation, now time.Time, p *Policy
 }
 
 func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
-	r, ready := s.Keyring.Rotation, readyAt(s.Keyring, pend, o, p)
+	r, ready := s.Keyring.Rotation, readyAt(s.Keyring, pend, o, now, p)
+	lease, retryAt := p.plausible(r.LeaseUntil, now, p.longestLease()), p.plausible(r.RetryAt, now, jittered(p.Timing.RetryMax))
 	switch {
 	case w.Asked == ByRevoke && r.Reason != ByRevoke:
 		return Action{Step: StepHasten, Why: "a key is to be revoked at once"}
@@ -135,40 +147,42 @@ func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish
 		return Action{Step: StepWait, Until: ready, Why: "receivers come to accept the pending key"}
 	case o.Refused.Equal(pend.Key):
 		return Action{Step: StepRollback, Why: "Tencent refused the pending key"}
-	case !now.Before(pend.PushAfter.Add(p.AttemptLimit)):
+	case r.LastError != nil && !now.Before(pend.PushAfter.Add(p.AttemptLimit)):
 		return Action{Step: StepRollback, Why: "the pending key was tried for as long as it may be"}
-	case r.Owner != p.Owner && now.Before(r.LeaseUntil):
-		return Action{Step: StepWait, Until: r.LeaseUntil, Why: "another replica carries the rotation out"}
+	case r.Owner != p.Owner && now.Before(lease):
+		return Action{Step: StepWait, Until: lease, Why: "another replica carries the rotation out"}
 	case r.Owner != p.Owner:
 		return Action{Step: StepClaim, Why: "the replica that began the rotation went away"}
 	case o.Sight == Unanswered:
 		return look(o, now, "a rotation is in hand")
 	}
-	if hold := later(r.RetryAt, o.NextPush); now.Before(hold) {
+	if hold := later(retryAt, o.NextPush); now.Before(hold) {
 		return Action{Step: StepWait, Until: hold, Why: "Tencent is tried again after a pause"}
 	}
 	return Action{Step: StepPush, Why: "receivers accept the pending key"}
 }
 
 // readyAt is when every receiver accepts the pending key.
-func readyAt(k *Keyring, pend *Entry, o Observation, p *Policy) time.Time {
+func readyAt(k *Keyring, pend *Entry, o Observation, now time.Time, p *Policy) time.Time {
+	ready := p.plausible(pend.PushAfter, now, p.Propagation)
 	if k.Rotation.Reason == ByRevoke {
-		return pend.PushAfter
+		return ready
 	}
-	return later(pend.PushAfter, o.Since.Add(p.Propagation))
+	return later(ready, o.Since.Add(p.Propagation))
 }
 
 func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
 	due := w.Due
 	if r := s.Keyring.Rotation; r != nil {
-		due = r.RetryAt // the last rotation failed
+		due = p.plausible(r.RetryAt, now, jittered(p.Timing.RefusedMax)) // the last rotation failed
 	}
+	seen := (o.Sight == Seen || o.Sight == Forbidden) && o.younger(p.Reconcile+p.Timing.PushDeadline, now)
 	wanted := w.Asked != "" || (!due.IsZero() && !now.Before(due))
 	retire, retires := decideRetire(s, o, now, p)
 	switch {
 	case retires && retire.Step == StepRetire:
 		return retire
-	case wanted && (o.Sight == Seen || o.Sight == Forbidden):
+	case wanted && seen:
 		return Action{Step: StepStage, Why: "a new key is wanted"}
 	case wanted:
 		return look(o, now, "a new key is wanted")
@@ -189,8 +203,10 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 		next = sooner(next, retire.Until)
 	}
 	for i := range s.Keyring.Keys {
-		if e := &s.Keyring.Keys[i]; e.State == Previous && e.AcceptUntil.After(now) {
-			next = sooner(next, e.AcceptUntil)
+		if e := &s.Keyring.Keys[i]; e.State == Previous {
+			if until := s.acceptUntil(e, o, p); until.After(now) {
+				next = sooner(next, until)
+			}
 		}
 	}
 	return Action{Step: StepWait, Until: next, Why: "settled"}
@@ -205,18 +221,18 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 	var until time.Time
 	for i := range s.Keyring.Keys {
 		e := &s.Keyring.Keys[i]
-		switch proven := provenAt(e, s, o, p); {
-		case e.State != Previous || now.Before(e.AcceptUntil):
+		switch proven := s.provenAt(e, o, p); {
+		case e.State != Previous || now.Before(s.acceptUntil(e, o, p)):
 		case now.Before(proven):
 			until = sooner(until, proven)
-		case over == nil || e.AcceptUntil.Before(over.AcceptUntil):
+		case over == nil || s.acceptUntil(e, o, p).Before(s.acceptUntil(over, o, p)):
 			over = e
 		}
 	}
 	if over == nil {
 		return Action{Step: StepWait, Until: until, Why: "a key was replaced a moment ago"}, !until.IsZero()
 	}
-	fresh := over.retirable(s, o, p)
+	fresh := s.retirable(over, o, p)
 	switch {
 	case o.Sight == Seen && fresh && o.Key.Equal(cur):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
@@ -229,35 +245,4 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 		return Action{}, false
 	}
 	return look(o, now, "a key is to be retired"), true
-}
-
-// provenAt is when a previous key will certainly have been one for RollbackKeep. Its own
-// times do not prove that: the write that made it previous may have been held up on its way
-// and have taken effect later than it says.
-func provenAt(e *Entry, s Snapshot, o Observation, p *Policy) time.Time {
-	since := s.Written
-	if seen, ok := o.Previous[e.Key.ID()]; ok && seen.Before(since) {
-		since = seen
-	}
-	return since.Add(p.Timing.RollbackKeep)
-}
-
-// retirable reports whether e may be dropped, given that the current key was seen in force.
-func (e *Entry) retirable(s Snapshot, o Observation, p *Policy) bool {
-	return e.State == Previous && !o.At.Before(e.AcceptUntil) && !o.At.Before(provenAt(e, s, o, p))
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// sooner ignores the zero time, which stands for never.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
-		return b
-	}
-	return a
 }

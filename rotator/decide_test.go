@@ -45,6 +45,7 @@ func pending() *situation {
 // previous adds V, whose time is over.
 func previous() *situation {
 	c := settled()
+	c.s.Written = minute(-61)
 	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, ActivatedAt: minute(-900), AcceptUntil: minute(-1)})
 	return c
 }
@@ -105,7 +106,10 @@ func TestDecide(t *testing.T) {
 		{"key deleted, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = Key{}, AlarmOnly }), StepWait, minute(10)},
 		{"previous key in force: never dropped, put right", set(previous(), func(c *situation) { c.o.Key = keyV }), StepReassert, time.Time{}},
 		{"previous key in force, alarm: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AlarmOnly }), StepReassert, time.Time{}},
-		{"current key adopted a moment ago", set(previous(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[0].PushAfter = keyV, minute(3) }), StepWait, minute(3)},
+		{"current key adopted a moment ago", set(previous(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(3), minute(-6) }), StepWait, minute(3)},
+		{"current key adopted with a clock far ahead", set(previous(), func(c *situation) {
+			c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(9999), minute(-6)
+		}), StepWait, minute(3)},
 		{"a key where there was none", set(first(), func(c *situation) { c.o.Key = keyF }), StepAdopt, time.Time{}},
 
 		{"retire", previous(), StepRetire, time.Time{}},
@@ -145,13 +149,33 @@ func TestDecide(t *testing.T) {
 		}), StepRetire, time.Time{}},
 		{"pending, refused", set(pending(), func(c *situation) { c.o.Refused = keyP }), StepRollback, time.Time{}},
 		{"pending, an earlier key was refused", set(pending(), func(c *situation) { c.o.Refused = keyV }), StepPush, time.Time{}},
-		{"pending, tried long enough", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(-60) }), StepRollback, time.Time{}},
-		{"pending, tried almost long enough", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(-59) }), StepPush, time.Time{}},
+		{"pending, tried long enough", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].PushAfter, c.s.Keyring.Rotation.LastError = minute(-60), &Failure{}
+		}), StepRollback, time.Time{}},
+		{"pending since long, never tried", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(-600) }), StepPush, time.Time{}},
+		{"pending, tried almost long enough", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].PushAfter, c.s.Keyring.Rotation.LastError = minute(-59), &Failure{}
+		}), StepPush, time.Time{}},
 		{"pending, tried long enough, but not looked", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Sight = minute(-60), Unseen }), StepObserve, time.Time{}},
 		{"pending, tried long enough, in force after all", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Key = minute(-60), keyP }), StepCommit, time.Time{}},
-		{"pending, tried long enough, no answer", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter, c.o.Sight = minute(-60), Unanswered }), StepRollback, time.Time{}},
+		{"pending, tried long enough, no answer", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].PushAfter, c.o.Sight, c.s.Keyring.Rotation.LastError = minute(-60), Unanswered, &Failure{}
+		}), StepRollback, time.Time{}},
 		{"pending, another's", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Owner = "other" }), StepWait, minute(1)},
 		{"pending, another's that went away", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = "other", minute(0) }), StepClaim, time.Time{}},
+
+		{"a clock far ahead wrote when to push", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(9999) }), StepPush, time.Time{}},
+		{"a clock far ahead wrote the lease", set(pending(), func(c *situation) {
+			c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = "other", minute(9999)
+		}), StepClaim, time.Time{}},
+		{"a clock far ahead wrote when to go on", set(pending(), func(c *situation) { c.s.Keyring.Rotation.RetryAt = minute(9999) }), StepPush, time.Time{}},
+		{"a clock far ahead wrote when to try again", set(settled(), func(c *situation) { c.s.Keyring.Rotation = &Rotation{RetryAt: minute(9999)} }), StepStage, time.Time{}},
+		{"a clock far ahead wrote how long a key is accepted", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(9999), minute(-63) }), StepRetire, time.Time{}},
+		{"not long enough by the store's clock", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(9999), minute(-62) }), StepWait, minute(1)},
+		{"no keyring, looked long ago", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(-3) }), StepObserve, time.Time{}},
+		{"foreign key, adopt, looked long ago", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.o.At = keyF, AdoptKey, minute(-3) }), StepObserve, time.Time{}},
+		{"asked, looked long ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-13) }), StepObserve, time.Time{}},
+		{"asked, looked in the future", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(1) }), StepObserve, time.Time{}},
 
 		{"revoke", set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), StepHasten, time.Time{}},
 		{"revoke, not ready", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Keys[1].PushAfter = ByRevoke, minute(3) }), StepHasten, time.Time{}},

@@ -22,10 +22,17 @@ type Engine struct {
 	log    *slog.Logger
 	events func(Event)
 
-	mu     sync.Mutex
-	tracks map[Target]*track
-	wake   chan struct{}
+	wake  chan struct{}
+	slots chan struct{} // one for each visit under way
+
+	mu       sync.Mutex
+	tracks   map[Target]*track
+	lastRead moment        // when the store last answered, for whatever target
+	unbroken time.Duration // since when it has done so without a break, by the steady clock
 }
+
+// maxVisits is how many targets are dealt with at the same time.
+const maxVisits = 32
 
 // Options are an Engine's parts. Store, API, Policy and Due are required.
 type Options struct {
@@ -42,9 +49,9 @@ type Options struct {
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1)}
+		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits)}
 	if e.clock == nil {
-		e.clock = SystemClock{}
+		e.clock = NewSystemClock()
 	}
 	if e.random == nil {
 		e.random = rand.Reader
@@ -76,10 +83,12 @@ type track struct {
 
 	snap    Snapshot // as last read or written
 	snapAt  time.Time
-	pending Key     // the last pending key seen
-	watched Key     // the pending key that obs.Since is about
-	lastErr error   // why the last visit got stuck, nil if it did not
-	failure Failure // the last refusal of a push
+	pending Key           // the last pending key seen
+	watched Key           // the pending key that since is about
+	since   time.Duration // since when it was found at every look, by the steady clock
+	set     Key           // what Tencent last said it had set, until it is seen in force
+	lastErr error         // why the last visit got stuck, nil if it did not
+	failure Failure       // the last refusal of a push
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
@@ -97,45 +106,6 @@ func (e *Engine) track(t Target) *track {
 	return tr
 }
 
-// Ask wants a new key for the targets, whatever the schedule says. A rotation already in
-// hand serves, except that ByRevoke hastens it.
-func (e *Engine) Ask(reason Reason, targets ...Target) {
-	for _, t := range targets {
-		tr := e.track(t)
-		e.mu.Lock()
-		if tr.ask != ByRevoke {
-			tr.ask = reason
-		}
-		tr.asks++
-		e.mu.Unlock()
-	}
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
-
-// hear tells what is asked for, to a visit that takes account of it.
-func (e *Engine) hear(tr *track) Reason {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	tr.heard = tr.asks
-	return tr.ask
-}
-
-// unheard reports whether Ask came too late for the last visit.
-func (e *Engine) unheard(tr *track) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return tr.heard != tr.asks
-}
-
-func (e *Engine) answerAsk(tr *track) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	tr.ask = ""
-}
-
 // maxSteps bounds a visit: a correct one takes fewer than ten.
 const maxSteps = 40
 
@@ -144,24 +114,39 @@ const maxSteps = 40
 // a time.
 func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	tr := e.track(t)
+	if ctx.Err() != nil {
+		return e.clock.Now()
+	}
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return e.clock.Now()
+	}
+	stopped := ctx
+	ctx, release := outlive(ctx, stopLimit)
+	defer release()
 	tr.lastErr = nil
 	readAt := e.clock.Now() // before the read: a request may be delayed on its way as well
+	if readAt.Before(tr.snapAt) {
+		tr.forget() // the clock was set back: no time in memory means anything
+	}
+	if e.hear(tr) {
+		tr.obs.NextLook = time.Time{} // who asks need not wait
+	}
 	if err := e.read(ctx, tr); err != nil {
 		return e.storeFailed(tr, StepObserve, err)
 	}
 	e.purge(ctx, tr)
 	for range maxSteps {
-		if ctx.Err() != nil {
+		if stopped.Err() != nil {
 			return e.clock.Now()
 		}
 		w := e.wish(tr)
 		a := Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
-			if e.policy.Propagation > 0 && tr.waitsForReceivers() {
-				return sooner(a.Until, e.clock.Now().Add(e.policy.probe()))
-			}
-			return a.Until
+			return e.nextVisit(tr, a.Until)
 		}
 		e.emit(tr, a, Begin, nil)
 		began := e.clock.Now()
@@ -190,18 +175,25 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		}
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
-	return e.clock.Now().Add(e.policy.Timing.RetryMax)
+	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax))
+}
+
+// nextVisit is the given time, or sooner while the store has to be watched.
+func (e *Engine) nextVisit(tr *track, at time.Time) time.Time {
+	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
+	if p.Propagation <= 0 || k == nil || k.Pending() == nil || k.Rotation.Reason == ByRevoke {
+		return at
+	}
+	if late := k.Pending().CreatedAt.Add(3 * p.Propagation); now.After(late) && now.Before(tr.obs.Since.Add(p.Propagation)) {
+		e.warnOnce(tr, "unsteady", "the new key waits: the store was not read without a break for TIWKEYD_PROPAGATION since it was written",
+			"key", k.Pending().Key.ID(), "unbroken_since", tr.obs.Since)
+	}
+	return sooner(at, now.Add(p.probe()))
 }
 
 // forget voids what is known of Tencent's side; what was seen of the store's stays.
 func (tr *track) forget() {
 	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, Previous: tr.obs.Previous}
-}
-
-// waitsForReceivers reports whether the store has to be watched while nothing is done.
-func (tr *track) waitsForReceivers() bool {
-	k := tr.snap.Keyring
-	return k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
 }
 
 // writes reports whether a step that succeeded replaced the keyring.
@@ -217,12 +209,12 @@ func (a Action) writes() bool {
 var errStale = errors.New("it was read too long ago")
 
 func (e *Engine) wish(tr *track) Wish {
-	w := Wish{Asked: e.hear(tr)}
+	w := Wish{Asked: e.asked(tr)}
 	k := tr.snap.Keyring
 	if k == nil {
 		return w
 	}
-	w.Due = e.due(tr.target, k.RotatedAt)
+	w.Due = e.due(tr.target, tr.snap.rotatedAt(e.clock.Now(), &e.policy))
 	if p := k.Pending(); p != nil {
 		tr.pending = p.Key
 		if w.Asked != "" && (w.Asked != ByRevoke || k.Rotation.Reason == ByRevoke) {

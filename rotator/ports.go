@@ -38,6 +38,14 @@ type Snapshot struct {
 	Written time.Time // when this version became readable, by the store's clock; zero if unknown
 }
 
+// sameCurrent reports whether two snapshots have the same current key, or neither a keyring.
+func (s Snapshot) sameCurrent(o Snapshot) bool {
+	if s.Keyring == nil || o.Keyring == nil {
+		return s.Keyring == nil && o.Keyring == nil
+	}
+	return s.Keyring.CallbackKey().Equal(o.Keyring.CallbackKey())
+}
+
 // ErrConflict says that the keyring was changed by somebody else between Read and Write.
 var ErrConflict = errors.New("the keyring was changed by somebody else in between")
 

@@ -3,6 +3,7 @@ package rotator
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -18,6 +19,12 @@ type Schedule struct {
 // "@daily" and its like; "@every 12h"). Without a zone it is the machine's local time.
 // splay spreads the targets over that long after each of the schedule's times.
 func ParseSchedule(spec string, splay time.Duration) (*Schedule, error) {
+	// The library cuts the zone off at a space that it takes to be there.
+	if strings.HasPrefix(spec, "TZ=") || strings.HasPrefix(spec, "CRON_TZ=") {
+		if !strings.Contains(spec, " ") {
+			return nil, fmt.Errorf("schedule %q: after the zone comes a space, and then when to rotate", spec)
+		}
+	}
 	s, err := cron.ParseStandard(spec)
 	if err != nil {
 		return nil, fmt.Errorf("schedule %q: %w", spec, err)

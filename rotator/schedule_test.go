@@ -42,7 +42,7 @@ func TestDue(t *testing.T) {
 }
 
 func TestScheduleNonsense(t *testing.T) {
-	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {
+	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=UTC", "TZ=UTC", "TZ=", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {
 		if _, err := ParseSchedule(spec, 0); err == nil || !strings.Contains(err.Error(), "schedule") {
 			t.Errorf("%q: %v", spec, err)
 		}
@@ -78,4 +78,35 @@ func TestSplay(t *testing.T) {
 			t.Errorf("quarter %d of the splay has %d of 400 targets", i, n)
 		}
 	}
+}
+
+func FuzzParseSchedule(f *testing.F) {
+	for _, spec := range []string{"0 3 * * *", "CRON_TZ=UTC 0 3 * * 1-5", "@every 1h", "@daily", "TZ=", "*/7 1,2 * JAN-MAR ?"} {
+		f.Add(spec)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		s, err := ParseSchedule(spec, time.Hour)
+		if err != nil {
+			return
+		}
+		rotated := at("2026-05-01T12:00:00Z")
+		if due := s.Due(Target{1, WhiteboardPush}, rotated); !due.After(rotated) {
+			t.Fatalf("%q is due at %s, which is not after %s", spec, due, rotated)
+		}
+	})
+}
+
+func FuzzParseTarget(f *testing.F) {
+	for _, s := range []string{"1400000001", "1/online-record", "-1", "9223372036854775808", " 7 ", "7/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		target, err := ParseTarget(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseTarget(target.String()); err != nil || again != target {
+			t.Fatalf("%q reads as %s, which reads as %s, %v", s, target, again, err)
+		}
+	})
 }

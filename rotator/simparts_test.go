@@ -8,12 +8,13 @@ import (
 )
 
 // now is the world's time as this replica's machine tells it.
-func (r *replica) now() time.Time { return r.w.now.Add(r.skew) }
+func (r *replica) now() time.Time { return r.w.now.Add(r.skew + r.jump) }
 
 // simClock is a replica's clock.
 type simClock struct{ r *replica }
 
 func (c simClock) Now() time.Time                                 { return c.r.now() }
+func (c simClock) Steady() time.Duration                          { return c.r.w.now.Sub(simStart) }
 func (c simClock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
 
 type deadlineKey struct{}
@@ -89,6 +90,9 @@ func (s simStore) Purge(context.Context, Target, int64) error { return nil }
 // simAPI is Tencent as one replica reaches it.
 type simAPI struct{ r *replica }
 
+// expired reports whether a request signed now would be refused for its time.
+func (a simAPI) expired() bool { return (a.r.skew + a.r.jump).Abs() > signatureLife }
+
 func apiErr(class Class, code string) error { return &APIError{Class: class, Code: code} }
 
 func (a simAPI) SetKey(ctx context.Context, _ Target, k Key) (string, error) {
@@ -102,6 +106,9 @@ func (a simAPI) SetKey(ctx context.Context, _ Target, k Key) (string, error) {
 		return "", apiErr(RefusedForNow, "ClientError.NotSent")
 	}
 	signed := a.r.now()
+	if a.expired() {
+		return "", apiErr(RefusedForNow, "AuthFailure.SignatureExpire")
+	}
 	if w.barred {
 		return "", apiErr(Refused, "ResourceUnavailable.ServiceExpired")
 	}
@@ -133,6 +140,8 @@ func (a simAPI) KeyInForce(context.Context, Target) (Key, error) {
 	w := a.r.w
 	a.r.interlude()
 	switch {
+	case a.expired():
+		return Key{}, apiErr(RefusedForNow, "AuthFailure.SignatureExpire")
 	case w.forbidden && len(w.versions) > 0:
 		return Key{}, &APIError{Class: Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
 	case w.barred:

@@ -32,6 +32,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt tim
 		if err := e.write(ctx, tr, k.committed(now, p)); err != nil {
 			return err
 		}
+		tr.pushFails = 0
 		if k.Rotation.Reason == ByRevoke {
 			tr.purge = tr.snap.Version
 			e.purge(ctx, tr)
@@ -93,15 +94,18 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 // observe asks Tencent which key is in force.
 func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 	at := e.clock.Now()
-	ctx, cancel := e.stepContext(ctx, at.Add(callLimit))
+	call, cancel := e.clock.WithDeadline(ctx, at.Add(callLimit))
 	defer cancel()
-	key, err := e.api.KeyInForce(ctx, tr.target)
+	key, err := e.api.KeyInForce(call, tr.target)
 	now, t := e.clock.Now(), &e.policy.Timing
 	tr.obs.At = at
 	if err == nil {
 		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
+		if k := tr.snap.Keyring; k != nil && k.Pending() == nil && key.Equal(k.CallbackKey()) {
+			tr.pushFails = 0
+		}
 		e.warnOfDrift(tr)
-		return nil
+		return e.confirm(ctx, tr)
 	}
 	api := asAPIError(err)
 	tr.lookFails++
@@ -140,40 +144,78 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 	if w.Asked == "" && now.Before(due) {
 		return nil
 	}
-	e.answerAsk(tr)
 	reason := w.Asked
 	if reason == "" {
 		reason = BySchedule
 	}
-	return e.write(ctx, tr, k.failed(failureOf(api, now), reason, tr.obs.NextLook, &e.policy))
+	err := e.writeFailure(ctx, tr, k.failed(failureOf(api, now), reason, tr.obs.NextLook, &e.policy))
+	if err == nil {
+		e.answerAsk(tr)
+	}
+	return err
+}
+
+// writeFailure writes down that something failed. Whoever wrote in between knows as much.
+func (e *Engine) writeFailure(ctx context.Context, tr *track, k *Keyring) error {
+	err := e.write(ctx, tr, k)
+	if errors.Is(err, ErrConflict) {
+		return e.read(ctx, tr)
+	}
+	return err
+}
+
+// confirm compares what was seen in force with what Tencent said it had set. If it says one
+// thing and does another, both are tried again more and more slowly.
+func (e *Engine) confirm(ctx context.Context, tr *track) error {
+	set, k := tr.set, tr.snap.Keyring
+	tr.set = Key{}
+	if set.IsZero() || tr.obs.Key.Equal(set) {
+		return nil
+	}
+	if k == nil || k.Pending() == nil || !k.Pending().Key.Equal(set) {
+		return nil
+	}
+	tr.pushFails++
+	err := e.pushFailed(ctx, tr, &APIError{Class: Doubtful, Action: "set the key", Target: tr.target, Code: "NotInForce",
+		Message: "Tencent answered that the key was set, but tells that another one is in force", Advice: "nothing: it is looked at and tried again"})
+	tr.obs.Sight, tr.obs.Key, tr.obs.NextLook = Unanswered, Key{}, tr.obs.NextPush
+	return err
 }
 
 // push sets the pending key.
 func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt time.Time) error {
 	err := e.set(ctx, tr, key, readAt)
+	if err == nil {
+		tr.set = key
+	}
 	if err == nil || errors.Is(err, errStale) {
 		return err
 	}
 	api := asAPIError(err)
-	now := e.clock.Now()
-	tr.failure = failureOf(api, now)
 	if api.Class == Refused {
-		tr.obs.Refused = key
+		tr.failure, tr.obs.Refused = failureOf(api, e.clock.Now()), key
 		return api
 	}
+	return e.pushFailed(ctx, tr, api)
+}
+
+// pushFailed writes down that the pending key was not set, or not yet, and when to go on.
+func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error {
+	now := e.clock.Now()
+	tr.failure = failureOf(api, now)
 	tr.obs.NextPush = now.Add(e.delay(tr.pushFails, e.policy.Timing.RetryMin, e.policy.Timing.RetryMax))
-	err = e.write(ctx, tr, tr.snap.Keyring.failed(tr.failure, "", tr.obs.NextPush, &e.policy))
-	if errors.Is(err, ErrConflict) {
-		err = e.read(ctx, tr) // whoever wrote in between knows as much as this replica
-	}
-	if err != nil {
+	if err := e.writeFailure(ctx, tr, tr.snap.Keyring.failed(tr.failure, "", tr.obs.NextPush, &e.policy)); err != nil {
 		return errors.Join(api, err)
 	}
 	return api
 }
 
-// reassert sets the current key again.
+// reassert sets the current key again. A keyring that is older than the look does not tell
+// whether what was seen is foreign: a key is in the keyring before it is set.
 func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt time.Time) error {
+	if readAt.Before(tr.obs.At) {
+		return errStale
+	}
 	err := e.set(ctx, tr, key, readAt)
 	if err == nil || errors.Is(err, errStale) {
 		return err
@@ -194,14 +236,14 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt time.Time) 
 	if at.Sub(readAt) > e.policy.Timing.PushDeadline/4 || at.Before(readAt) {
 		return errStale
 	}
-	ctx, cancel := e.stepContext(ctx, deadline)
+	ctx, cancel := e.clock.WithDeadline(ctx, deadline)
 	defer cancel()
 	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
 	_, err := e.api.SetKey(ctx, tr.target, key)
 	if err == nil {
-		tr.pushFails = 0
 		tr.forget()
 		if blind {
+			tr.pushFails = 0
 			tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, at
 		}
 		return nil

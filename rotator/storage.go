@@ -11,23 +11,34 @@ const (
 	// callLimit bounds one call to the store or to Tencent.
 	callLimit = 30 * time.Second
 	// stopLimit is how long the step in hand may take once the engine is told to stop.
-	stopLimit = 8 * time.Second
+	stopLimit = 7 * time.Second
+	// slowAnswer is how much of a call's time is not taken for a pause of this process.
+	slowAnswer = 5 * time.Second
 	// storeRetryMax bounds the back-off towards a store that is away.
 	storeRetryMax = 30 * time.Second
 )
 
-// stepContext is for one call: it outlives ctx a little, so that a step in hand is finished,
-// and ends at the deadline.
-func (e *Engine) stepContext(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
-	step, cancel := e.clock.WithDeadline(context.WithoutCancel(ctx), deadline)
-	step, cancelStep := context.WithCancel(step)
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopLimit, cancelStep) })
-	return step, func() { stop(); cancelStep(); cancel() }
+// outlive gives a context that ends some time after ctx, so that a step in hand is finished.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var timer *time.Timer
+	started := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		timer = time.AfterFunc(by, cancel)
+		close(started)
+	})
+	return longer, func() {
+		if !stop() {
+			<-started
+			timer.Stop()
+		}
+		cancel()
+	}
 }
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
-	began := e.clock.Now()
-	ctx, cancel := e.stepContext(ctx, began.Add(callLimit))
+	began := e.moment()
+	ctx, cancel := e.clock.WithDeadline(ctx, began.wall.Add(callLimit))
 	defer cancel()
 	s, err := e.store.Read(ctx, tr.target)
 	if err != nil {
@@ -36,29 +47,58 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	if tr.storeFails > 0 {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
-	if k := tr.snap.Keyring; k != nil && s.Keyring != nil && !k.CallbackKey().Equal(s.Keyring.CallbackKey()) {
-		tr.forget() // another replica changed what is in force since this one looked
+	if !tr.snap.sameCurrent(s) {
+		tr.forget() // somebody else changed what is in force since this replica looked
+	}
+	if s.Version < tr.snap.Version {
+		tr.purge = 0 // an older store was put back: what was to be destroyed may be what is there
 	}
 	e.took(tr, s, began)
 	return nil
 }
 
+// moment is a time by both clocks.
+type moment struct {
+	wall   time.Time
+	steady time.Duration
+}
+
+func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()} }
+
 // took remembers a snapshot that a call begun at began showed to be in the store, and since
 // when its pending key has been seen there without a break. The store answered some time
 // between began and now: a break is counted from the earliest to the latest that may be.
-func (e *Engine) took(tr *track, s Snapshot, began time.Time) {
-	now := e.clock.Now()
+func (e *Engine) took(tr *track, s Snapshot, began moment) {
+	now := e.moment()
 	var pend Key
 	if s.Keyring != nil && s.Keyring.Pending() != nil {
 		pend = s.Keyring.Pending().Key
 	}
-	// A replica that was paused does not know what happened meanwhile.
-	paused := now.Sub(tr.snapAt) > 3*e.policy.probe() || now.Before(tr.snapAt)
-	if paused || tr.storeFails > 0 || !pend.Equal(tr.watched) {
-		tr.obs.Since, tr.watched = now, pend
+	if tr.storeFails > 0 || !pend.Equal(tr.watched) {
+		tr.since, tr.watched = now.steady, pend
 	}
-	tr.snap, tr.snapAt, tr.storeFails = s, began, 0
-	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now)
+	tr.since = max(tr.since, e.unbrokenSince(began, now))
+	// Told anew each time by the wall clock, which may have been set since.
+	tr.obs.Since = now.wall.Add(tr.since - now.steady)
+	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
+	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now.wall)
+}
+
+// unbrokenSince is since when the store has answered without a break, for whatever target,
+// after an answer to a call from began to now. A store that was away, and a replica that was
+// paused and does not know whether it was, both break it. The steady clock does not tell of a
+// suspended machine, the wall clock may have been set: either is believed.
+func (e *Engine) unbrokenSince(began, now moment) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	wall := min(now.wall.Sub(began.wall), slowAnswer)
+	steady := min(now.steady-began.steady, slowAnswer)
+	silence := max(now.wall.Sub(e.lastRead.wall)-wall, now.steady-e.lastRead.steady-steady)
+	if silence > 3*e.policy.probe() || now.wall.Before(e.lastRead.wall) {
+		e.unbroken = now.steady
+	}
+	e.lastRead = moment{began.wall.Add(wall), began.steady + steady}
+	return e.unbroken
 }
 
 // previousSince carries over since when each previous key has been seen as one.
@@ -81,8 +121,8 @@ func previousSince(k *Keyring, seen map[string]time.Time, now time.Time) map[str
 // write replaces the keyring that was read. After an error other than ErrConflict nothing
 // is known, and the next visit reads again.
 func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
-	began := e.clock.Now()
-	ctx, cancel := e.stepContext(ctx, began.Add(callLimit))
+	began := e.moment()
+	ctx, cancel := e.clock.WithDeadline(ctx, began.wall.Add(callLimit))
 	defer cancel()
 	version, err := e.store.Write(ctx, tr.target, k, tr.snap.Version)
 	if errors.Is(err, ErrConflict) {
@@ -98,12 +138,12 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 // purge destroys the store's older versions, which still hold retired keys. It is not worth
 // stopping for: what fails is tried again at the next visit.
 func (e *Engine) purge(ctx context.Context, tr *track) {
-	if tr.purge == 0 || e.policy.KeepVersions {
+	if tr.purge == 0 || e.policy.KeepVersions || tr.snap.Keyring == nil {
 		return
 	}
-	ctx, cancel := e.stepContext(ctx, e.clock.Now().Add(callLimit))
+	ctx, cancel := e.clock.WithDeadline(ctx, e.clock.Now().Add(callLimit))
 	defer cancel()
-	if err := e.store.Purge(ctx, tr.target, tr.purge); err != nil {
+	if err := e.store.Purge(ctx, tr.target, min(tr.purge, tr.snap.Version)); err != nil {
 		e.log.Warn("older versions of the keyring, which hold retired keys, could not be destroyed yet",
 			"target", tr.target.String(), "store", e.store.String(), "error", err.Error())
 		return

@@ -126,7 +126,7 @@ func (s Snapshot) retired(o Observation, p *Policy) (*Keyring, []Key) {
 	n := s.Keyring.Clone()
 	var gone []Key
 	n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool {
-		if !e.retirable(s, o, p) {
+		if !s.retirable(&e, o, p) {
 			return false
 		}
 		gone = append(gone, e.Key)

@@ -62,16 +62,19 @@ type replica struct {
 	engine *Engine
 	next   time.Time
 	busy   bool
-	skew   time.Duration
+	skew   time.Duration // of its clock, within what replicas may disagree by
+	jump   time.Duration // and what it is wrong by for a while
 }
 
 // crash is what a killed replica panics with.
 type crash struct{}
 
+var simStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 const signatureLife = 5 * time.Minute
 
 func newWorld(seed uint64, replicas int) *world {
-	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), now: simStart,
 		target: Target{SdkAppID: 1, Service: WhiteboardPush}}
 	w.policy = Policy{Propagation: 6 * time.Minute, Grace: 30 * time.Minute, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
 		KeyLength: 32, OnDrift: Reassert, Timing: StandardTiming()}
@@ -141,7 +144,7 @@ func (r *replica) visit() {
 		}
 	}()
 	next := r.engine.Visit(context.Background(), r.w.target)
-	r.next = next.Add(-r.skew)
+	r.next = next.Add(-r.skew - r.jump)
 	if least := r.w.now.Add(100 * time.Millisecond); r.next.Before(least) {
 		r.next = least
 	}
@@ -165,7 +168,7 @@ func (w *world) advance(d time.Duration) {
 		if f.arrive.After(w.now) {
 			w.now = f.arrive
 		}
-		if age := w.now.Sub(f.signed); age <= signatureLife {
+		if age := w.now.Sub(f.signed); age.Abs() <= signatureLife {
 			w.say("a late request sets %s", f.key)
 			w.apply(f.key)
 		}
@@ -195,7 +198,7 @@ func (w *world) oldestView() time.Time {
 		if o.to.IsZero() {
 			o.to = w.now
 		}
-		if o.to.Sub(o.from) < 3*w.policy.probe() {
+		if o.to.Sub(o.from) < 3*w.policy.probe()+2*slowAnswer {
 			continue
 		}
 		if o.to.After(t) && o.from.Add(-w.policy.Propagation).Before(t) {
@@ -274,6 +277,15 @@ func (w *world) runFor(d time.Duration) {
 	}
 }
 
+// turnClock makes a machine's clock wrong by so much. The daemon finds out at its next wake-up.
+func (r *replica) turnClock(by time.Duration) {
+	r.w.say("%s has its clock wrong by %s", r.name, by)
+	r.jump = by
+	if !r.busy {
+		r.next = r.w.now
+	}
+}
+
 // forget drops versions and outages that no receiver can be affected by.
 func (w *world) forget() {
 	for len(w.versions) > 1 && w.versions[1].from.Before(w.now.Add(-24*time.Hour)) {
@@ -304,6 +316,18 @@ func (w *world) mischief() {
 	case w.chance(100):
 		w.barred = !w.barred
 		w.say("Tencent bars the application: %v", w.barred)
+	case w.chance(200):
+		r := w.replicas[w.rnd.IntN(len(w.replicas))]
+		if r.jump != 0 {
+			r.turnClock(0)
+			break
+		}
+		// Either so little that clocks still agree well enough, or so much that Tencent refuses.
+		by := time.Duration(w.rnd.IntN(61)-30) * time.Second
+		if w.chance(2) {
+			by = time.Duration(10+w.rnd.IntN(600_000)) * time.Minute * time.Duration(1-2*w.rnd.IntN(2))
+		}
+		r.turnClock(by)
 	case w.chance(150):
 		w.replicas[w.rnd.IntN(len(w.replicas))].engine.Ask(BySignal, w.target)
 	}
@@ -312,6 +336,9 @@ func (w *world) mischief() {
 // settle ends all faults and reports whether the target comes to rest.
 func (w *world) settle() error {
 	w.calm, w.barred = true, false
+	for _, r := range w.replicas {
+		r.turnClock(0)
+	}
 	if w.down {
 		w.down = false
 		w.outages[len(w.outages)-1].to = w.now

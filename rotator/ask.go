@@ -1,0 +1,60 @@
+package rotator
+
+// Ask wants a new key for the targets, whatever the schedule says. A rotation already in
+// hand serves, except that ByRevoke hastens it.
+func (e *Engine) Ask(reason Reason, targets ...Target) {
+	for _, t := range targets {
+		tr := e.track(t)
+		e.mu.Lock()
+		if tr.ask != ByRevoke {
+			tr.ask = reason
+		}
+		tr.asks++
+		e.mu.Unlock()
+	}
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// hear takes account of what is asked for, and reports whether that is news.
+func (e *Engine) hear(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	news := tr.heard != tr.asks
+	tr.heard = tr.asks
+	return news
+}
+
+func (e *Engine) asked(tr *track) Reason {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return tr.ask
+}
+
+// Asked lists what is asked for and was not begun, for the engine that comes after this one.
+func (e *Engine) Asked() map[Target]Reason {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	left := map[Target]Reason{}
+	for t, tr := range e.tracks {
+		if tr.ask != "" {
+			left[t] = tr.ask
+		}
+	}
+	return left
+}
+
+// unheard reports whether Ask came too late for the last visit.
+func (e *Engine) unheard(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return tr.heard != tr.asks
+}
+
+func (e *Engine) answerAsk(tr *track) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr.ask = ""
+}

@@ -1,0 +1,89 @@
+package rotator
+
+import "time"
+
+// The times in a keyring come from other machines' clocks, and from moments before the write
+// that holds them took effect. This file says what they are worth.
+
+// plausible is a time from the keyring if a clock that was right can have written it: at most
+// ahead from now. Else a clock far ahead wrote it, and it holds nothing up: it is now.
+func (p *Policy) plausible(t, now time.Time, ahead time.Duration) time.Time {
+	if t.After(now.Add(ahead + p.Timing.Skew)) {
+		return now
+	}
+	return t
+}
+
+// longestLease is the furthest ahead that a lease can end.
+func (p *Policy) longestLease() time.Duration {
+	return max(p.Propagation, jittered(p.Timing.RetryMax)) + p.Timing.Lease
+}
+
+// jittered is the longest that Engine.delay makes of a pause.
+func jittered(d time.Duration) time.Duration { return d + d/4 }
+
+// rotatedAt is when the current key came into force, for the schedule. If a clock far ahead
+// wrote that, it is when the store took it; if that is no help either, the key is due.
+func (s Snapshot) rotatedAt(now time.Time, p *Policy) time.Time {
+	at := s.Keyring.RotatedAt
+	if !s.Written.IsZero() && at.After(s.Written.Add(p.Timing.Skew)) {
+		at = s.Written
+	}
+	if at.After(now.Add(p.Timing.Skew)) {
+		return time.Time{}
+	}
+	return at
+}
+
+// previousSince is since when a key has certainly been a previous one. Its own times do not
+// prove that: the write that made it previous may have been held up on its way and have
+// taken effect later than it says.
+func (s Snapshot) previousSince(e *Entry, o Observation) time.Time {
+	seen, known := o.Previous[e.Key.ID()]
+	switch {
+	case known && s.Written.IsZero():
+		return seen
+	case known:
+		return earlier(seen, s.Written)
+	case s.Written.IsZero():
+		return o.At // nothing proves anything
+	}
+	return s.Written
+}
+
+// provenAt is when a previous key will certainly have been one for RollbackKeep.
+func (s Snapshot) provenAt(e *Entry, o Observation, p *Policy) time.Time {
+	return s.previousSince(e, o).Add(p.Timing.RollbackKeep)
+}
+
+// acceptUntil is AcceptUntil, bounded for the case that a clock far ahead wrote it.
+func (s Snapshot) acceptUntil(e *Entry, o Observation, p *Policy) time.Time {
+	return earlier(e.AcceptUntil, s.previousSince(e, o).Add(max(p.Grace, p.Timing.RollbackKeep)+p.Timing.Skew))
+}
+
+// retirable reports whether e may be dropped, given that the current key was seen in force.
+func (s Snapshot) retirable(e *Entry, o Observation, p *Policy) bool {
+	return e.State == Previous && !o.At.Before(s.acceptUntil(e, o, p)) && !o.At.Before(s.provenAt(e, o, p))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sooner ignores the zero time, which stands for never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
