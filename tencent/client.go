@@ -125,8 +125,9 @@ type describeRequest struct {
 type answer struct {
 	*tchttp.BaseResponse
 	Response *struct {
-		CallbackKey *string `json:"CallbackKey"`
-		RequestID   *string `json:"RequestId"`
+		CallbackKey *string   `json:"CallbackKey"`
+		RequestID   *string   `json:"RequestId"`
+		Error       *struct{} `json:"Error"` // one with a code never comes here
 	} `json:"Response"`
 }
 
@@ -171,21 +172,20 @@ func (c *Client) call(ctx context.Context, action string, t rotator.Target, k ro
 	if err != nil {
 		return nil, notSent(action, t, fmt.Errorf("no credential could be had from %s: %w", c.credentials, err))
 	}
-	for {
-		got, apiErr := c.send(ctx, action, t, k, request, used)
-		if apiErr == nil {
-			return got, nil
-		}
-		if !aboutCredential(apiErr.Code) {
-			return nil, apiErr
-		}
-		c.credentials.Forget(used)
-		renewed, err := c.credentials.Get(ctx)
-		if err != nil || renewed.same(used) {
-			return nil, apiErr
-		}
-		used = renewed
+	got, apiErr := c.send(ctx, action, t, k, request, used)
+	if apiErr == nil {
+		return got, nil
 	}
+	if aboutCredential(apiErr.Code) {
+		c.credentials.Forget(used)
+		// A role gives another one each time: once is enough to know.
+		if renewed, err := c.credentials.Get(ctx); err == nil && !renewed.same(used) {
+			if got, apiErr = c.send(ctx, action, t, k, request, renewed); apiErr == nil {
+				return got, nil
+			}
+		}
+	}
+	return nil, apiErr
 }
 
 func (c *Client) send(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request, used Credential) (*answer, *rotator.APIError) {
@@ -202,6 +202,9 @@ func (c *Client) send(ctx context.Context, action string, t rotator.Target, k ro
 	}
 	if got.Response == nil || got.Response.RequestID == nil || *got.Response.RequestID == "" {
 		return nil, classify(action, t, codeUnexpected, "the answer has no RequestId", "")
+	}
+	if got.Response.Error != nil {
+		return nil, classify(action, t, codeUnexpected, "the answer is an error without a code", *got.Response.RequestID)
 	}
 	return got, nil
 }

@@ -309,3 +309,16 @@ func TestRateLimit(t *testing.T) {
 		t.Errorf("%d limits", len(c.limits))
 	}
 }
+
+// TestErrorWithoutCode is no success, though the SDK takes it for one.
+func TestErrorWithoutCode(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"Response":{"Error":{"Code":"","Message":"odd"},"RequestId":"r-9"}}`))
+	}))
+	defer s.Close()
+	c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
+	_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	if api := check(t, "no code", err, doubt, codeUnexpected); api.RequestID != "r-9" {
+		t.Errorf("%v", err)
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
+	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
+	"golang.org/x/sync/singleflight"
 )
 
 // Credential is what requests are signed with. Whatever prints it prints no part of it.
@@ -183,31 +185,41 @@ func fromVault(read SecretReader, mount, path string) fetch {
 }
 
 // fromProvider asks one of the SDK's providers. They take no context, so the wait for one
-// that hangs is left when ctx ends. What it gives is read once: the SDK's own renewal would
-// write to the standard logger.
+// that hangs is left when ctx ends; the next fetch then waits for the same answer, so that no
+// more than one hangs. What it gives is read once: the SDK's own renewal would write to the
+// standard logger.
 func fromProvider(p common.Provider) fetch {
+	var group singleflight.Group
 	return func(ctx context.Context) (Credential, error) {
-		type result struct {
-			c   Credential
-			err error
-		}
-		done := make(chan result, 1)
-		go func() {
+		asked := group.DoChan("", func() (any, error) {
 			got, err := p.GetCredential()
 			if err != nil {
-				done <- result{err: err}
-				return
+				return nil, providerError(err)
 			}
 			id, key, token := got.GetCredential()
-			done <- result{c: Credential{id, key, token}}
-		}()
+			return Credential{id, key, token}, nil
+		})
 		select {
-		case r := <-done:
-			return r.c, r.err
+		case r := <-asked:
+			c, _ := r.Val.(Credential)
+			return c, r.Err
 		case <-ctx.Done():
 			return Credential{}, ctx.Err()
 		}
 	}
+}
+
+// providerError keeps of an SDK's error what cannot hold a credential: its messages about an
+// answer that it does not understand quote the answer.
+func providerError(err error) error {
+	var sdk *tcerr.TencentCloudSDKError
+	if !errors.As(err, &sdk) {
+		return err
+	}
+	if strings.HasPrefix(sdk.Code, "ClientError") && sdk.Code != "ClientError.CredentialError" {
+		return fmt.Errorf("%s: no usable answer came", sdk.Code)
+	}
+	return fmt.Errorf("%s: %s; RequestId %s", sdk.Code, sdk.Message, sdk.RequestId)
 }
 
 func firstOf(fetches ...fetch) fetch {

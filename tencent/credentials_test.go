@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
+	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
+
 	"tiwkeyd/rotator"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -44,10 +47,7 @@ func TestParseCredentials(t *testing.T) {
 			t.Errorf("%q: %v, %v", spec, got.id, err)
 		}
 	}
-	for _, spec := range []string{"x", "env:1", "auto:", "vault:", "vault:a", "vault:/a", "sts:", "sts:x"} {
-		if spec == "auto:" {
-			continue
-		}
+	for _, spec := range []string{"x", "env:1", "auto:1", "vault:", "vault:a", "vault:/a", "sts:", "sts:x"} {
 		if _, err := ParseCredentials(spec, lookup, read); err == nil {
 			t.Errorf("%q is accepted", spec)
 		}
@@ -99,6 +99,71 @@ func TestRenewedCredential(t *testing.T) {
 	} {
 		_, err := client(t, s.URL, Static(wrong.c)).SetKey(t.Context(), tg, key)
 		check(t, "wrong "+name, err, refused, wrong.code)
+	}
+}
+
+// TestRoleCredential gives another credential each time it is asked, as a role does: Tencent's
+// refusal is told after one more try.
+func TestRoleCredential(t *testing.T) {
+	s, _ := start(t, tiwtest.Options{})
+	var fetches atomic.Int32
+	c := client(t, s.URL, &source{name: "sts", fetch: func(context.Context) (Credential, error) {
+		return NewCredential(fmt.Sprint("AKID", fetches.Add(1)), secretKey, "t"), nil
+	}})
+	_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	check(t, "unknown role", err, refused, "AuthFailure.SecretIdNotFound")
+	if n := fetches.Load(); n != 2 {
+		t.Errorf("the source was asked %d times", n)
+	}
+}
+
+// provider is one of the SDK's that gives what it is told to, when it is told to.
+type provider struct {
+	err   error
+	calls atomic.Int32
+	hold  chan struct{}
+}
+
+func (p *provider) GetCredential() (common.CredentialIface, error) {
+	p.calls.Add(1)
+	if p.hold != nil {
+		<-p.hold
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return common.NewTokenCredential("pid", "CANARYkey", "tok"), nil
+}
+
+func TestProvider(t *testing.T) {
+	quoting := tcerr.NewTencentCloudSDKError("ClientError.ParseJsonError", "Fail to parse json content: {\"TmpSecretKey\":\"CANARY\"", "")
+	for name, p := range map[string]*provider{"quotes": {err: quoting}, "good": {}, "refused": {err: tcerr.NewTencentCloudSDKError("AuthFailure", "no", "r-1")}} {
+		c, err := fromProvider(p)(t.Context())
+		switch {
+		case name == "good" && (err != nil || c.id != "pid" || c.token != "tok"):
+			t.Errorf("%v, %v", c.id, err)
+		case name == "quotes" && (err == nil || strings.Contains(err.Error(), "CANARY") || !strings.Contains(err.Error(), "ParseJsonError")):
+			t.Errorf("%v", err)
+		case name == "refused" && (err == nil || !strings.Contains(err.Error(), "AuthFailure: no; RequestId r-1")):
+			t.Errorf("%v", err)
+		}
+	}
+	// One that hangs is waited for by all, and left by whoever has no more time.
+	p := &provider{hold: make(chan struct{})}
+	f := fromProvider(p)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 5 {
+		if _, err := f(ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+	}
+	close(p.hold)
+	if c, err := f(t.Context()); err != nil || c.id != "pid" {
+		t.Errorf("%v, %v", c.id, err)
+	}
+	if n := p.calls.Load(); n > 2 {
+		t.Errorf("%d calls hung", n)
 	}
 }
 
