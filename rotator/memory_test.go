@@ -41,9 +41,10 @@ func newMemory() *memory {
 func (m *memory) String() string { return "memory" }
 
 func (m *memory) Read(_ context.Context, t Target) (Snapshot, error) {
-	if m.latency > 0 {
-		time.Sleep(m.latency)
-	}
+	m.mu.Lock()
+	latency := m.latency
+	m.mu.Unlock()
+	time.Sleep(latency)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
@@ -217,6 +218,13 @@ func (m *memory) setCalls(t Target) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.sets[t]
+}
+
+// signing is the key in force.
+func (m *memory) signing(t Target) Key {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inForce[t]
 }
 
 func (m *memory) keyring(t Target) *Keyring {

@@ -50,8 +50,8 @@ func TestSettle(t *testing.T) {
 			if errors.As(err, &rolled) != c.rolled || (err != nil && !c.rolled && !errors.Is(err, ErrUnsettled)) {
 				t.Errorf("%s: %T", c.name, err)
 			}
-			if got := k.CallbackKey().Equal(old); got != c.keeps || k.Lookup(old) == nil || k.Lookup(m.inForce[target]) == nil {
-				t.Errorf("%s: it keeps its key: %v; in force %s, %s", c.name, got, m.inForce[target], describe(k))
+			if got := k.CallbackKey().Equal(old); got != c.keeps || k.Lookup(old) == nil || k.Lookup(m.signing(target)) == nil {
+				t.Errorf("%s: it keeps its key: %v; in force %s, %s", c.name, got, m.signing(target), describe(k))
 			}
 			if strings.Contains(log.String(), "value-old") || (err != nil && strings.Contains(err.Error(), "value-old")) {
 				t.Errorf("%s: a key shows", c.name)

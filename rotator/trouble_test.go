@@ -83,18 +83,23 @@ func TestRestoredStore(t *testing.T) {
 		stop := running(e, targets(1))
 		defer stop()
 		time.Sleep(2 * time.Hour)
-		backup := Snapshot{Keyring: m.keyring(target).Clone(), Version: m.rings[target].Version, Written: time.Now()}
+		backup, err := m.Read(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(10 * time.Hour)
 		m.change(func() {
 			backup.Keyring.Keys[0].Key = m.rings[target].Keyring.CallbackKey()
 			m.rings[target], m.noPurge = backup, false
 		})
 		time.Sleep(time.Hour)
-		for _, v := range m.purges {
-			if v > m.rings[target].Version {
-				t.Errorf("versions below %d were to be destroyed, and version %d is there", v, m.rings[target].Version)
+		m.change(func() {
+			for _, v := range m.purges {
+				if now := m.rings[target].Version; v > now {
+					t.Errorf("versions below %d were to be destroyed, and version %d is there", v, now)
+				}
 			}
-		}
+		})
 	})
 }
 
@@ -134,7 +139,7 @@ func TestRevokeBesideALook(t *testing.T) {
 		stop := running(daemon, targets(1))
 		time.Sleep(time.Minute)
 		stop()
-		if k := m.keyring(target); m.inForce[target].Equal(leaked) || k.Lookup(m.inForce[target]) == nil || k.Lookup(leaked) != nil {
+		if k := m.keyring(target); m.signing(target).Equal(leaked) || k.Lookup(m.signing(target)) == nil || k.Lookup(leaked) != nil {
 			t.Errorf("the leaked key is in force again: %s", describe(k))
 		}
 	})
@@ -151,8 +156,10 @@ func TestAskedWhileBarred(t *testing.T) {
 		stop := running(e, targets(1))
 		defer stop()
 		time.Sleep(72 * time.Hour)
-		if k := m.keyring(target); k.Rotation == nil || !k.Rotation.LastError.Refused || m.setCalls(target) != 0 || m.looks > 40 {
-			t.Errorf("barred: %d looks, %s", m.looks, describe(k))
+		looks := 0
+		m.change(func() { looks = m.looks })
+		if k := m.keyring(target); k.Rotation == nil || !k.Rotation.LastError.Refused || m.setCalls(target) != 0 || looks > 40 {
+			t.Errorf("barred: %d looks, %s", looks, describe(k))
 		}
 		m.change(func() { m.lookErrs = nil })
 		e.Ask(BySignal, target)
@@ -190,7 +197,7 @@ func TestDescribeLags(t *testing.T) {
 		defer stop()
 		e.Ask(BySignal, target)
 		time.Sleep(tablePolicy.Propagation + tablePolicy.AttemptLimit + 10*time.Minute)
-		if k := m.keyring(target); k.Pending() != nil || k.Rotation == nil || k.Rotation.LastError.Code != "NotInForce" || k.Lookup(m.inForce[target]) == nil {
+		if k := m.keyring(target); k.Pending() != nil || k.Rotation == nil || k.Rotation.LastError.Code != "NotInForce" || k.Lookup(m.signing(target)) == nil {
 			t.Errorf("%s", describe(k))
 		}
 	})
@@ -211,7 +218,7 @@ func TestPendingThroughDownTime(t *testing.T) {
 		stop := running(e, targets(1))
 		time.Sleep(tablePolicy.Propagation + time.Second)
 		stop()
-		if !m.inForce[target].Equal(key) {
+		if !m.signing(target).Equal(key) {
 			t.Errorf("%s", describe(m.keyring(target)))
 		}
 	})

@@ -57,7 +57,7 @@ they accept it, sets it at Tencent, checks that it is in force, and retires the 
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			p.envFile = config.NewEnvFile(envFile)
-			if err := p.envFile.Apply(); err != nil {
+			if _, err := p.envFile.Apply(); err != nil {
 				return &exitError{code: exitUsage, err: err}
 			}
 			return nil

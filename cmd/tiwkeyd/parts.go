@@ -47,6 +47,15 @@ func newLogger(out io.Writer, level slog.Level, asJSON bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, o))
 }
 
+// start makes the parts of what the environment says now.
+func (p *program) start() (*parts, error) {
+	c, log, err := p.load()
+	if err != nil {
+		return nil, err
+	}
+	return p.open(c, log)
+}
+
 // open makes the parts of a configuration. Nothing is contacted yet.
 func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
 	ps := &parts{config: c, log: log, policy: c.Policy, schedule: c.Schedule}
@@ -73,7 +82,7 @@ func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
 		}
 		ps.store = f
 	}
-	credentials, err := tencent.ParseCredentials(c.Credentials, os.Getenv, read)
+	credentials, err := tencent.ParseCredentials(c.Credentials, c.Env, read)
 	if err != nil {
 		ps.close()
 		return nil, &exitError{code: exitUsage, err: err}
@@ -110,11 +119,7 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 
 // withParts runs a one-shot command.
 func (p *program) withParts(ctx context.Context, run func(context.Context, *parts) error) error {
-	c, log, err := p.load()
-	if err != nil {
-		return err
-	}
-	ps, err := p.open(c, log)
+	ps, err := p.start()
 	if err != nil {
 		return err
 	}

@@ -73,11 +73,8 @@ func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rot
 
 	errs := make([]error, len(targets))
 	var group sync.WaitGroup
-	limit := make(chan struct{}, 16)
 	for i, t := range targets {
 		group.Go(func() {
-			limit <- struct{}{}
-			defer func() { <-limit }()
 			if f.noWait {
 				errs[i] = engine.Begin(ctx, t, reason)
 			} else {

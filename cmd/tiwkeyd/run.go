@@ -40,73 +40,68 @@ func (p *program) run(ctx context.Context) error {
 	defer signal.Stop(hangups)
 	defer signal.Stop(demands)
 
-	c, log, err := p.load()
-	if err != nil {
-		return err
+	ps, err := p.start()
+	var asked map[rotator.Target]rotator.Reason
+	for err == nil && ps != nil {
+		ps, asked, err = p.serve(ctx, ps, asked, hangups, demands)
 	}
-	for {
-		next, err := p.serve(ctx, c, log, hangups, demands)
-		if err != nil || next == nil {
-			return err
-		}
-		c, log = next.config, next.log
-	}
+	return err
 }
 
-// loaded is a configuration that a reload found good.
-type loaded struct {
-	config *config.Config
-	log    *slog.Logger
-}
-
-// serve runs the engine until ctx ends, or until a reload gives another configuration.
-func (p *program) serve(ctx context.Context, c *config.Config, log *slog.Logger, hangups, demands <-chan os.Signal) (*loaded, error) {
-	ps, err := p.open(c, log)
-	if err != nil {
-		return nil, err
-	}
+// serve runs the engine until ctx ends, or until a reload gives the parts of another
+// configuration. What was asked for and not begun goes on to the next engine.
+func (p *program) serve(ctx context.Context, ps *parts, asked map[rotator.Target]rotator.Reason, hangups, demands <-chan os.Signal) (next *parts, left map[rotator.Target]rotator.Reason, err error) {
 	defer ps.close()
 	engine, err := ps.engine(false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	for _, t := range ps.config.Targets {
+		if reason, ok := asked[t]; ok {
+			engine.Ask(reason, t)
+		}
 	}
 	p.announce(ctx, ps)
 
 	running, stop := context.WithCancel(ctx)
+	defer stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		engine.Run(running, c.Targets)
+		engine.Run(running, ps.config.Targets)
 	}()
-	defer func() { stop(); <-done }()
 	for {
 		select {
 		case <-ctx.Done():
-			log.Info("stopping: the step in hand is finished first")
-			stop()
+			ps.log.Info("stopping: the step in hand is finished first")
 			<-done
-			log.Info("stopped")
-			return nil, nil
+			ps.log.Info("stopped")
+			return nil, nil, nil
 		case <-demands:
-			log.Info("rotating all targets now, as SIGUSR1 asked for")
-			engine.Ask(rotator.BySignal, c.Targets...)
+			ps.log.Info("rotating all targets now, as SIGUSR1 asked for")
+			engine.Ask(rotator.BySignal, ps.config.Targets...)
 		case <-hangups:
-			if next := p.reload(log); next != nil {
-				return next, nil
+			if next := p.reload(ps.log); next != nil {
+				stop()
+				<-done
+				return next, engine.Asked(), nil
 			}
 		}
 	}
 }
 
-// reload reads the configuration again; nil if it is wrong.
-func (p *program) reload(log *slog.Logger) *loaded {
-	err := p.envFile.Apply()
+// reload makes the parts of the configuration as it is now. If something is wrong with it,
+// the environment is again what it was, and nil says that the old one goes on.
+func (p *program) reload(log *slog.Logger) *parts {
+	undo, err := p.envFile.Apply()
 	if err == nil {
-		var next loaded
-		if next.config, next.log, err = p.load(); err == nil {
+		next, startErr := p.start()
+		if startErr == nil {
 			log.Info("reloaded", "from_env_file", p.envFile.Names())
-			return &next
+			return next
 		}
+		undo()
+		err = startErr
 	}
 	log.Error("the new configuration is wrong; the old one goes on", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
 	return nil

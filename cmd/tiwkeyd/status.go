@@ -151,7 +151,11 @@ func printStatus(out io.Writer, all []targetStatus) error {
 			case string(rotator.Pending):
 				others = append(others, k.ID+" pending")
 			default:
-				others = append(others, fmt.Sprintf("%s until %s", k.ID, k.AcceptUntil.Format(time.RFC3339)))
+				other := k.ID
+				if k.AcceptUntil != nil {
+					other += " until " + k.AcceptUntil.Format(time.RFC3339)
+				}
+				others = append(others, other)
 			}
 		}
 		next := "-"

@@ -31,6 +31,7 @@ func TestVaultTrouble(t *testing.T) {
 		begin, mend  func()
 		duringTheWay bool // begins after the new key was written
 	}{
+		{"slow", "did not answer in time", v.Freeze, v.Thaw, false},
 		{"sealed", "unseal it", v.Seal, v.Unseal, false},
 		{"sealed while receivers come to accept a key", "unseal it", v.Seal, v.Unseal, true},
 		{"restarted", "check VAULT_ADDR", v.Stop, v.Restart, false},
@@ -100,6 +101,12 @@ func TestSignals(t *testing.T) {
 	r.awaitOutput(d, "the old one goes on")
 	if !strings.Contains(d.String(), "TIWKEYD_KEY_LENGTH: 7 is outside 32 to 64") {
 		t.Errorf("it does not say what is wrong:\n%s", d)
+	}
+	// What shows only when the parts are made is as good a reason to keep the old ones.
+	for n, bad := range []string{"TIWKEYD_ON_DRIFT=x", "TIWKEYD_TENCENT_CREDENTIALS=vault:secret/x\nVAULT_TOKEN=t\nVAULT_CACERT=/nope", "TIWKEYD_SPLAY=TZ=UTC", "not a variable {"} {
+		write("TIWKEYD_KEY_LENGTH=40\n" + bad + "\n")
+		d.signal(syscall.SIGHUP)
+		r.await("it refuses "+bad, func() bool { return strings.Count(d.String(), "the old one goes on") == n+2 || d.exited() })
 	}
 	d.signal(syscall.SIGUSR1)
 	before := r.currentID()
@@ -171,7 +178,9 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_TARGETS=1/chat", "whiteboard-push, online-record"}, {"TIWKEYD_KEY_LENGTH=31", "TIWKEYD_KEY_LENGTH"}, {"TIWKEYD_KEY_LENGTH=65", "TIWKEYD_KEY_LENGTH"},
 		{"TIWKEYD_SCHEDULE=never", "TIWKEYD_SCHEDULE"}, {"TIWKEYD_TENCENT_ENDPOINT=http://tiw.tencentcloudapi.com", "https://"}, {"TIWKEYD_GRACE=1m", "TIWKEYD_GRACE"},
 		{"TIWKEYD_PROPAGATION=soon", "TIWKEYD_PROPAGATION"}, {"TIWKEYD_STORE=ftp://x", "TIWKEYD_STORE"}, {"TIWKEYD_RATE=-1", "TIWKEYD_RATE"}, {"TIWKEYD_LOG_LEVEL=x", "TIWKEYD_LOG_LEVEL"},
-		{"TIWKEYD_ATTEMPT_LIMIT=x", "TIWKEYD_ATTEMPT_LIMIT"}, {"TIWKEYD_ON_DRIFT=x", "TIWKEYD_ON_DRIFT"}, {"TIWKEYD_TENCENT_CREDENTIALS=x", "TIWKEYD_TENCENT_CREDENTIALS"},
+		{"TIWKEYD_SCHEDULE=CRON_TZ=UTC", "TIWKEYD_SCHEDULE"}, {"TIWKEYD_SPLAY=-1m", "TIWKEYD_SPLAY"}, {"TIWKEYD_RECONCILE=1ms", "TIWKEYD_RECONCILE"}, {"TIWKEYD_VAULT_MOUNT=a b", "TIWKEYD_VAULT_MOUNT"},
+		{"TIWKEYD_VAULT_PREFIX=..", "TIWKEYD_VAULT_PREFIX"}, {"TIWKEYD_VAULT_KEEP_VERSIONS=2", "TIWKEYD_VAULT_KEEP_VERSIONS"}, {"TIWKEYD_TENCENT_REGION=", "TIWKEYD_TENCENT_REGION"},
+		{"TIWKEYD_LOG_FORMAT=x", "TIWKEYD_LOG_FORMAT"}, {"VAULT_ADDR=http://u:p@127.0.0.1", "VAULT_ADDR"}, {"VAULT_AUTH_METHOD=magic", "VAULT_AUTH_METHOD"}, {"TIWKEYD_ATTEMPT_LIMIT=x", "TIWKEYD_ATTEMPT_LIMIT"}, {"TIWKEYD_ON_DRIFT=x", "TIWKEYD_ON_DRIFT"}, {"TIWKEYD_TENCENT_CREDENTIALS=x", "TIWKEYD_TENCENT_CREDENTIALS"},
 	} {
 		for _, command := range []string{"run", "rotate", "status"} {
 			out, code := r.run([]string{command}, c.set, "TIWKEYD_STORE=vault", c.set)

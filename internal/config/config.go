@@ -61,6 +61,7 @@ type Config struct {
 	Rate        float64
 	LogLevel    slog.Level
 	LogJSON     bool
+	Env         func(string) string // the environment as it was when this was read
 
 	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely.
 	Unknown []string
@@ -91,7 +92,7 @@ func Load(environ []string) (*Config, error) {
 }
 
 func (r *raw) check(k *checker, env func(string) string) *Config {
-	c := &Config{Spec: r.Schedule, VaultMount: strings.Trim(r.VaultMount, "/"), VaultPrefix: strings.Trim(r.VaultPrefix, "/"),
+	c := &Config{Env: env, Spec: r.Schedule, VaultMount: strings.Trim(r.VaultMount, "/"), VaultPrefix: strings.Trim(r.VaultPrefix, "/"),
 		Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
 		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, 24*time.Hour),
@@ -128,6 +129,9 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	if c.FileStore == "" || c.VaultCredentials() {
 		k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
 		k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)
+		if addr := env("VAULT_ADDR"); addr != "" {
+			k.check("VAULT_ADDR", vault.CheckAddress(addr))
+		}
 		c.Login, err = vault.LoginFromEnv(env)
 		k.check("", err)
 	}

@@ -87,6 +87,9 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_RATE=NaN", "not a number"},
 		{"TIWKEYD_LOG_LEVEL=loud", "none of debug"},
 		{"TIWKEYD_LOG_FORMAT=xml", "none of json, text"},
+		{"VAULT_ADDR=https://user:CANARYpw@vault:8200", "VAULT_ADDR: it holds a user name or password"},
+		{"VAULT_ADDR=https://user:CANARYpw@vault:82 00", "VAULT_ADDR: it is not a URL"},
+		{"VAULT_ADDR=vault:8200", "VAULT_ADDR: it is not a URL"},
 		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
 		{"VAULT_TOKEN=", "no way to log in"},
 	} {
@@ -173,7 +176,7 @@ func TestEnvFile(t *testing.T) {
 	f := NewEnvFile(path)
 	apply := func(want string) {
 		t.Helper()
-		err := f.Apply()
+		_, err := f.Apply()
 		got := fmt.Sprintf("%s|%s|%s|%v", os.Getenv("TIWKEYD_TEST_OWN"), os.Getenv("TIWKEYD_TEST_A"), os.Getenv("TIWKEYD_TEST_B"), err != nil)
 		if got != want {
 			t.Errorf("%s, want %s (%v)", got, want, err)
@@ -189,6 +192,15 @@ func TestEnvFile(t *testing.T) {
 	apply("own||b|false")
 	write("TIWKEYD_TEST_B=c\nVAULT_TOKEN=CANARY\n", 0o644)
 	apply("own||b|true") // others can read it: nothing changes
+	write("TIWKEYD_TEST_A=a\nTIWKEYD_TEST_B=d\n", 0o600)
+	undo, err := f.Apply()
+	if err != nil || os.Getenv("TIWKEYD_TEST_B") != "d" || f.Names() != "TIWKEYD_TEST_A, TIWKEYD_TEST_B" {
+		t.Errorf("%v, %s", err, f.Names())
+	}
+	undo()
+	if _, has := os.LookupEnv("TIWKEYD_TEST_A"); has || os.Getenv("TIWKEYD_TEST_B") != "b" || f.Names() != "TIWKEYD_TEST_B" {
+		t.Errorf("not undone: %s", f.Names())
+	}
 	write("CANARY not a variable {\n", 0o600)
 	apply("own||b|true")
 }

@@ -34,10 +34,18 @@ func (s *Store) call(ctx context.Context, verb, path, capabilities string, reque
 	return fmt.Errorf("vault: %s %s/%s at %s: %w%s", verb, s.mount, strings.TrimPrefix(path, "data/"), s.client.Address(), oneLine{err}, s.advice(err, path, capabilities))
 }
 
-// oneLine is an error whose text the library spreads over several lines.
+// oneLine is an error whose text the library spreads over several lines. An answer that is
+// not Vault's own, such as a proxy's page, may quote the request, token and keys and all.
 type oneLine struct{ error }
 
-func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Error() string {
+	var res *api.ResponseError
+	if errors.As(e.error, &res) && res.RawError {
+		return fmt.Sprintf("HTTP status %d, with an answer that is not Vault's", res.StatusCode)
+	}
+	return strings.Join(strings.Fields(e.error.Error()), " ")
+}
+
 func (e oneLine) Unwrap() error { return e.error }
 
 // status is the HTTP status of an answer, 0 if there was none.
@@ -49,10 +57,15 @@ func status(err error) int {
 	return 0
 }
 
-// definite reports whether an error means for certain that a write was not carried out.
+// definite reports whether an error means for certain that a write was not carried out. What
+// a proxy says before or behind Vault is not Vault's word.
 func definite(err error) bool {
 	if errors.Is(err, errNotKV2) || errors.Is(err, errNoLogin) {
 		return true
+	}
+	var res *api.ResponseError
+	if errors.As(err, &res) && res.RawError {
+		return false
 	}
 	code := status(err)
 	return code >= 400 && code < 500 && code != http.StatusPreconditionFailed

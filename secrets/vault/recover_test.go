@@ -1,8 +1,12 @@
 package vault
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,6 +40,105 @@ func sealedAtFirst(t *testing.T, v *vaulttest.Server) {
 		}
 		return got.Data["last_renewal"] != nil
 	})
+}
+
+// proxysPage has a proxy before Vault answer with a page that quotes the request.
+func proxysPage(t *testing.T, v *vaulttest.Server, token string) {
+	for _, status := range []int{403, 404, 400, 502} {
+		var wrote atomic.Bool
+		u := proxy(t, v, func(*http.Request) bool { return true })
+		page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if isWrite(r) {
+				wrote.Store(true)
+			}
+			if !isWrite(r) && !wrote.Load() {
+				req, err := http.NewRequestWithContext(r.Context(), r.Method, u+r.URL.RequestURI(), nil)
+				if err != nil {
+					panic(err)
+				}
+				req.Header = r.Header
+				res, err := http.DefaultTransport.RoundTrip(req)
+				if err != nil {
+					panic(http.ErrAbortHandler)
+				}
+				defer func() { _ = res.Body.Close() }()
+				w.WriteHeader(res.StatusCode)
+				_, _ = io.Copy(w, res.Body)
+				return
+			}
+			w.WriteHeader(status)
+			_, _ = fmt.Fprintf(w, "<html>refused: %s %s %s</html>", r.URL, r.Header, body)
+		})
+		server := httptest.NewServer(page)
+		s, log := open(t, server.URL, withToken(token))
+		target := storetest.Target()
+		if _, err := s.Read(t.Context(), target); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Write(t.Context(), target, storetest.Keyring(target, 1), 0)
+		if err == nil || (status != 404 && !strings.Contains(err.Error(), "not Vault's")) {
+			t.Errorf("%d: %v", status, err)
+		}
+		storetest.Quiet(t, err)
+		shows(t, log, token, err)
+		server.Close()
+	}
+}
+
+// deletedBySettings has a mount that deletes its secrets after a while: it is told.
+func deletedBySettings(t *testing.T, v *vaulttest.Server, token string) {
+	root := v.Client(v.Token)
+	set := func(after string) {
+		t.Helper()
+		if _, err := root.Logical().Write("secret/config", map[string]any{"delete_version_after": after}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1h")
+	defer set("0s")
+	s, log := open(t, v.Addr, withToken(token))
+	target := storetest.Target()
+	if _, err := s.Write(t.Context(), target, storetest.Keyring(target, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Read(t.Context(), target); err != nil || got.Keyring == nil || !strings.Contains(log.String(), "set delete_version_after to 0") {
+		t.Errorf("%v, %v, %s", got.Keyring, err, log)
+	}
+}
+
+// TestCloseWithVaultHanging: nothing that Vault holds up holds up the end of the program.
+func TestCloseWithVaultHanging(t *testing.T) {
+	var hang atomic.Bool
+	reached := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !hang.Load() {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 1}, "data": {}}`)
+			return
+		}
+		reached <- struct{}{}
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	defer server.CloseClientConnections()
+	s, _ := open(t, server.URL, map[string]string{"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"})
+	if _, err := s.session.ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hang.Store(true)
+	<-reached // a renewal is under way
+	if s.session.acquireLock(t.Context()) != nil {
+		t.Fatal("no lock")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.session.ready(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("a call waits for the login of another one: %v", err)
+	}
+	s.session.releaseLock()
+	s.Close() // or the test hangs
 }
 
 // ownWriteRespelt loses the answer to a write whose unknown members Vault gives back in

@@ -28,13 +28,13 @@ type session struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup
 
-	mu    sync.Mutex
-	token string // "": there is none yet, or it is known to be gone
+	lock  chan struct{} // held while what follows is used, and a login or renewal is made
+	token string        // "": there is none yet, or it is known to be gone
 	stop  context.CancelFunc
 }
 
 func newSession(client *api.Client, login Login, log *slog.Logger) *session {
-	s := &session{client: client, login: login, log: log}
+	s := &session{client: client, login: login, log: log, lock: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	client.ClearToken()
 	return s
@@ -45,10 +45,24 @@ func (s *session) close() {
 	s.group.Wait()
 }
 
+// acquireLock waits for the lock no longer than ctx.
+func (s *session) acquireLock(ctx context.Context) error {
+	select {
+	case s.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *session) releaseLock() { <-s.lock }
+
 // ready makes sure that the client has a token, and gives it.
 func (s *session) ready(ctx context.Context) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.acquireLock(ctx); err != nil {
+		return "", fmt.Errorf("vault: %w: wait for the login that is under way: %w", errNoLogin, err)
+	}
+	defer s.releaseLock()
 	if s.login.Method == TokenFile {
 		// Whoever writes the file renews and replaces the token; a stat would be no cheaper.
 		token, err := s.login.given()
@@ -68,8 +82,10 @@ func (s *session) ready(ctx context.Context) (string, error) {
 // renew is called when Vault denied a request made with token. It reports whether there is
 // another token now. A denial for lack of a capability leaves the token as it is.
 func (s *session) renew(ctx context.Context, token string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.acquireLock(ctx) != nil {
+		return false
+	}
+	defer s.releaseLock()
 	if s.token != token {
 		return true
 	}
@@ -97,7 +113,7 @@ func (s *session) renew(ctx context.Context, token string) bool {
 	return false
 }
 
-// acquire gets a token and keeps it renewed. The caller holds s.mu.
+// acquire gets a token and keeps it renewed. The caller holds the lock.
 func (s *session) acquire(ctx context.Context) error {
 	if s.stop != nil {
 		s.stop()
@@ -115,10 +131,18 @@ func (s *session) acquire(ctx context.Context) error {
 		}
 		return nil
 	}
-	s.client.ClearToken()
-	secret, err := s.login.auth(ctx, s.client)
+	// On a client of its own: requests under way must not lose their token meanwhile.
+	fresh, err := s.client.Clone()
 	if err != nil {
-		return fmt.Errorf("vault: %w: log in with %s at %s: %w", errNoLogin, s.login.Method, s.client.Address(), err)
+		return fmt.Errorf("vault: %w: %w", errNoLogin, err)
+	}
+	fresh.ClearToken()
+	if ns := s.client.Namespace(); ns != "" {
+		fresh.SetNamespace(ns)
+	}
+	secret, err := s.login.auth(ctx, fresh)
+	if err != nil {
+		return fmt.Errorf("vault: %w: log in with %s at %s: %w", errNoLogin, s.login.Method, s.client.Address(), oneLine{err})
 	}
 	s.use(secret.Auth.ClientToken)
 	s.keep(secret)
@@ -146,7 +170,7 @@ func (s *session) keepGiven(ctx context.Context) error {
 }
 
 // background runs f until the next token is acquired or the session is closed. The caller
-// holds s.mu.
+// holds the lock.
 func (s *session) background(f func(context.Context)) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.stop = cancel
@@ -167,7 +191,7 @@ func (s *session) keep(secret *api.Secret) {
 		return
 	}
 	token := s.token
-	s.group.Go(watcher.Start)
+	go watcher.Start() // a renewal under way takes no context: close does not wait for it
 	s.background(func(ctx context.Context) {
 		defer watcher.Stop()
 		for {
@@ -202,8 +226,10 @@ func (s *session) retry(ctx context.Context, token string, cause error) {
 
 // again gets a good token unless somebody else did.
 func (s *session) again(ctx context.Context, token string, cause error) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.acquireLock(ctx) != nil {
+		return false
+	}
+	defer s.releaseLock()
 	if s.token != token {
 		return true
 	}
@@ -218,8 +244,16 @@ func (s *session) again(ctx context.Context, token string, cause error) bool {
 		return err == nil
 	}
 	if err := s.acquire(call); err != nil {
-		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", fmt.Sprint(cause))
+		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", ended(cause))
 		return false
 	}
 	return true
+}
+
+// ended says why a renewal ended; the library gives no error for a token that has had its time.
+func ended(cause error) string {
+	if cause == nil {
+		return "the token's lifetime is over"
+	}
+	return oneLine{cause}.Error()
 }

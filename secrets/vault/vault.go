@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -48,8 +49,8 @@ type Store struct {
 	prefix  string
 	session *session
 
-	mu      sync.Mutex
-	checked bool // the mount is known to be KV v2
+	log     *slog.Logger
+	checked atomic.Bool // the mount is known to be KV v2
 }
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
@@ -57,6 +58,9 @@ func New(o Options) (*Store, error) {
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
+	}
+	if err := CheckAddress(cfg.Address); err != nil {
+		return nil, fmt.Errorf("vault: VAULT_ADDR: %w", err)
 	}
 	// The library's bound is for one try, and must leave room for its retries.
 	cfg.Timeout = callTimeout
@@ -69,7 +73,20 @@ func New(o Options) (*Store, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Store{client: client, mount: strings.Trim(o.Mount, "/"), prefix: strings.Trim(o.Prefix, "/"),
-		session: newSession(client, o.Login, o.Log)}, nil
+		session: newSession(client, o.Login, o.Log), log: o.Log}, nil
+}
+
+// CheckAddress reports what makes a VAULT_ADDR unusable, without quoting it: a password in it
+// would be in every error and on the status page.
+func CheckAddress(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix") || (u.Host == "" && u.Scheme != "unix"):
+		return errors.New("it is not a URL of the form https://host:8200")
+	case u.User != nil:
+		return errors.New("it holds a user name or password, which Vault does not use: take them out")
+	}
+	return nil
 }
 
 // Close ends the renewal of the token. It does not revoke it.
@@ -130,6 +147,10 @@ func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, e
 		return rotator.Snapshot{}, fmt.Errorf("vault: the secret %s/%s: %w", s.mount, s.path(t), err)
 	}
 	snap.Written = got.VersionMetadata.CreatedTime
+	if at := got.VersionMetadata.DeletionTime; !at.IsZero() {
+		s.log.Warn("Vault is set up to delete this keyring, and receivers would know no key then: set delete_version_after to 0 on the secret's metadata and on the mount's configuration",
+			"target", t.String(), "secret", s.mount+"/"+s.path(t), "deleted_at", at)
+	}
 	return snap, nil
 }
 
@@ -218,9 +239,7 @@ func (s *Store) ReadSecret(ctx context.Context, mount, path string) (map[string]
 // in a form that no receiver reads and without check-and-set. It is not known where Vault
 // does not tell.
 func (s *Store) checkMount(ctx context.Context) (known bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.checked {
+	if s.checked.Load() {
 		return true, nil
 	}
 	info, err := s.client.Logical().ReadWithContext(ctx, "sys/internal/ui/mounts/"+s.mount)
@@ -239,6 +258,6 @@ func (s *Store) checkMount(ctx context.Context) (known bool, err error) {
 	if kind, _ := info.Data["type"].(string); kind != "kv" || options["version"] != "2" {
 		return false, errNotKV2
 	}
-	s.checked = true
+	s.checked.Store(true)
 	return true, nil
 }

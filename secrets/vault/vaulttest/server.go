@@ -177,6 +177,22 @@ func (s *Server) Stop() {
 	<-s.exited
 }
 
+// Freeze stops the process where it is: it takes connections and never answers.
+func (s *Server) Freeze() {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		s.tb.Fatalf("freeze Vault: %v", err)
+	}
+}
+
+// Thaw lets a frozen process go on.
+func (s *Server) Thaw() {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		s.tb.Fatalf("thaw Vault: %v", err)
+	}
+}
+
 // Restart starts the process again after Stop, and unseals it.
 func (s *Server) Restart() {
 	s.tb.Helper()
