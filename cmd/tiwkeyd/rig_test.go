@@ -34,7 +34,7 @@ var testTarget = rotator.Target{SdkAppID: 1400000001, Service: rotator.Whiteboar
 // rig is everything around the program: a TIW server, a store, a receiver under load, and a
 // memory of all that was ever printed and of every secret there was.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	server   *tiwtest.Server
 	store    rotator.Store
 	env      []string
@@ -49,7 +49,7 @@ type rig struct {
 const propagation = time.Second
 
 // newRig has a file store; useVault puts a real Vault in its place.
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, secrets: []string{testKey, oldKey}}
 	var err error
@@ -106,7 +106,7 @@ func (r *rig) useVault(v *vaulttest.Server) (tokenFile string) {
 }
 
 // readmePolicy is the policy that the README tells to use.
-func readmePolicy(t *testing.T) string {
+func readmePolicy(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -148,18 +148,13 @@ func (r *rig) noneRefused() {
 
 // output is what a process prints, all of it.
 type output struct {
-	mu    sync.Mutex
-	b     bytes.Buffer
-	write chan struct{}
+	mu sync.Mutex
+	b  bytes.Buffer
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	select {
-	case o.write <- struct{}{}:
-	default:
-	}
 	return o.b.Write(p)
 }
 
@@ -183,7 +178,12 @@ func (r *rig) start(args []string, env ...string) *process {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	p := &process{output: &output{write: make(chan struct{}, 1)}, cmd: exec.Command(self, args...), done: make(chan struct{})}
+	return r.startProgram(self, args, env...)
+}
+
+func (r *rig) startProgram(program string, args []string, env ...string) *process {
+	r.t.Helper()
+	p := &process{output: &output{}, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Env = append(append([]string{}, r.env...), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
