@@ -1,0 +1,13 @@
+# What tiwkeyd needs of Vault, for the default mount and prefix, and no more:
+# `vault policy write tiwkeyd policy.hcl`.
+
+# Keyrings: read, begin, replace with check-and-set.
+path "secret/data/tiw/*" {
+  capabilities = ["create", "read", "update"]
+}
+
+# Older versions still hold retired keys: destroy them.
+# Not needed with TIWKEYD_VAULT_KEEP_VERSIONS=true.
+path "secret/destroy/tiw/*" {
+  capabilities = ["update"]
+}
