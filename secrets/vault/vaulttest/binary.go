@@ -34,7 +34,7 @@ func Find() (string, error) {
 		return "", err
 	}
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("there is no Vault to test with (neither on PATH nor built): run `make vault`, which takes about six minutes, once")
+		return "", fmt.Errorf("there is no Vault to test with (neither on PATH nor built): run `make vault`, which takes about twelve minutes on two cores, once")
 	}
 	return path, nil
 }

@@ -67,7 +67,7 @@ func build(ctx context.Context, target string) error {
 	if version != "v"+vaulttest.Version {
 		return fmt.Errorf("the module in %s names Vault %s, but the tests want v%s", server, version, vaulttest.Version)
 	}
-	fmt.Printf("Building Vault %s for the tests from its Go module. This takes about six minutes on two cores, once …\n", version)
+	fmt.Printf("Building Vault %s for the tests from its Go module. This takes about twelve minutes on two cores, once …\n", version)
 	began := time.Now()
 	done := make(chan struct{})
 	defer close(done)
