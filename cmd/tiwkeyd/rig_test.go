@@ -120,10 +120,10 @@ func readmePolicy(t testing.TB) string {
 	return policy
 }
 
-// load starts the receiver, whose views are almost Propagation old, and callbacks to it.
+// load starts the receiver, whose views are up to Propagation old, and callbacks to it.
 func (r *rig) load(rate int) {
 	r.t.Helper()
-	r.receiver = tiwtest.NewReceiver(propagation*8/10, 25*time.Millisecond)
+	r.receiver = tiwtest.NewReceiver(propagation, 25*time.Millisecond)
 	web := httptest.NewServer(http.HandlerFunc(r.receiver.ServeHTTP))
 	r.sender = tiwtest.NewSender(r.server, web.URL, tiwtest.Source{App: testTarget.SdkAppID, Service: string(testTarget.Service)})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -91,6 +91,7 @@ func TestStore(t *testing.T) {
 	t.Run("policy", func(t *testing.T) { policyDenied(t, v) })
 	t.Run("token file", func(t *testing.T) { tokenFile(t, v) })
 	t.Run("approle", func(t *testing.T) { appRole(t, v) })
+	t.Run("kubernetes", func(t *testing.T) { inCluster(t, v) })
 	t.Run("token lost", func(t *testing.T) { tokenLost(t, v) })
 	t.Run("read secret", func(t *testing.T) { readSecret(t, v) })
 	t.Run("own write respelt", func(t *testing.T) { ownWriteRespelt(t, v, token) })

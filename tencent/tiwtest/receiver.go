@@ -49,9 +49,8 @@ type view struct {
 const readTries = 4
 
 // NewReceiver gives a Receiver whose views are up to lag old; it reads the store every poll.
-// What a read takes after the store was away is taken off.
 func NewReceiver(lag, poll time.Duration) *Receiver {
-	return &Receiver{lag: max(0, lag-2*readTries*poll), poll: poll, sources: map[rotator.Target]*watched{}, verified: map[string]int64{}}
+	return &Receiver{lag: lag, poll: poll, sources: map[rotator.Target]*watched{}, verified: map[string]int64{}}
 }
 
 // Watch reads the targets' keyrings until ctx ends. A store that is away leaves the last
@@ -87,8 +86,9 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 		return
 	}
 	from := s.Written
-	if w.away || from.IsZero() {
-		from = began
+	if came := began.Add(-2 * readTries * r.poll); w.away || from.IsZero() {
+		// The store may have come back while the last reads that failed were under way.
+		from = later(from, came)
 	}
 	w.away, w.began = false, began
 	if s.Keyring == nil || (len(w.views) > 0 && w.views[len(w.views)-1].version == s.Version) {
@@ -98,6 +98,13 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 	for len(w.views) > 1 && began.Sub(w.views[1].from) > 2*r.lag+time.Minute {
 		w.views = w.views[1:]
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // source gives what is known of t. The caller holds r.mu.
