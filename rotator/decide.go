@@ -67,6 +67,9 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 	if s.Keyring == nil {
 		return adopt(o, now, p, "there is no keyring yet")
 	}
+	if o.At.After(now) {
+		o.Sight, o.Key = Unseen, Key{} // the clock was set back since
+	}
 	k := s.Keyring
 	cur, pend := k.Current(), k.Pending()
 	if o.Sight == Seen {
@@ -112,11 +115,7 @@ func look(o Observation, now time.Time, why string) Action {
 // of ours is no foreign hand but a request that arrived late: it is always put right.
 func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
 	ours := s.Keyring.Lookup(o.Key) != nil
-	// A time that a clock far ahead wrote is bounded by when the store took it.
-	known := cur.PushAfter
-	if !s.Written.IsZero() {
-		known = earlier(known, s.Written.Add(p.Propagation+p.Timing.Skew))
-	}
+	known := s.knownAt(cur, p)
 	switch {
 	case !ours && p.OnDrift == AlarmOnly:
 		return Action{}, false
@@ -134,7 +133,7 @@ func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy
 
 func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
 	r, ready := s.Keyring.Rotation, readyAt(s.Keyring, pend, o, now, p)
-	lease, retryAt := p.plausible(r.LeaseUntil, now, p.longestLease()), p.plausible(r.RetryAt, now, jittered(p.Timing.RetryMax))
+	lease, retryAt := p.plausible(r.LeaseUntil, now, p.longestLease(pend)), p.plausible(r.RetryAt, now, jittered(p.Timing.RetryMax))
 	switch {
 	case w.Asked == ByRevoke && r.Reason != ByRevoke:
 		return Action{Step: StepHasten, Why: "a key is to be revoked at once"}
@@ -164,11 +163,11 @@ func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish
 
 // readyAt is when every receiver accepts the pending key.
 func readyAt(k *Keyring, pend *Entry, o Observation, now time.Time, p *Policy) time.Time {
-	ready := p.plausible(pend.PushAfter, now, p.Propagation)
+	ready := p.plausible(pend.PushAfter, now, p.propagation(pend))
 	if k.Rotation.Reason == ByRevoke {
 		return ready
 	}
-	return later(ready, o.Since.Add(p.Propagation))
+	return later(ready, o.Since.Add(p.propagation(pend)))
 }
 
 func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
@@ -237,8 +236,8 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 	case o.Sight == Seen && fresh && o.Key.Equal(cur):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
 	case o.Sight == Forbidden && fresh && !cur.IsZero():
-		if now.Before(o.NextPush) {
-			return Action{Step: StepWait, Until: o.NextPush, Why: "Tencent is tried again after a pause"}, true
+		if hold := later(o.NextPush, s.knownAt(s.Keyring.Current(), p)); now.Before(hold) {
+			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes"}, true
 		}
 		return Action{Step: StepReassert, Why: "Tencent does not tell which key is in force: set it before the old one goes"}, true
 	case o.Sight == Seen && fresh: // a foreign key that is to be left alone

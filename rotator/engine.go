@@ -128,9 +128,6 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	defer release()
 	tr.lastErr = nil
 	readAt := e.clock.Now() // before the read: a request may be delayed on its way as well
-	if readAt.Before(tr.snapAt) {
-		tr.forget() // the clock was set back: no time in memory means anything
-	}
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
 	}

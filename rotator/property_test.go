@@ -67,15 +67,15 @@ func TestDecideIsSafe(t *testing.T) {
 			switch {
 			case e == nil:
 				fail("there is nothing to push")
-			case e.PushAfter.After(t0) && !e.PushAfter.After(t0.Add(c.p.Propagation+c.p.Timing.Skew)):
+			case e.PushAfter.After(t0) && !e.PushAfter.After(t0.Add(c.p.propagation(e)+c.p.Timing.Skew)):
 				fail("receivers do not accept it yet")
-			case k.Rotation.Reason != ByRevoke && c.o.Since.Add(c.p.Propagation).After(t0):
+			case k.Rotation.Reason != ByRevoke && c.o.Since.Add(c.p.propagation(e)).After(t0):
 				fail("it was not in the store for long enough")
-			case c.o.Refused.Equal(e.Key), c.o.NextPush.After(t0), k.Rotation.RetryAt.After(t0) && !k.Rotation.RetryAt.After(t0.Add(10*time.Minute)):
+			case c.o.Refused.Equal(e.Key), c.o.NextPush.After(t0), k.Rotation.RetryAt.After(t0) && !k.Rotation.RetryAt.After(t0.Add(jittered(c.p.Timing.RetryMax)+c.p.Timing.Skew)):
 				fail("it was refused, or is to be tried later")
 			}
 		case StepReassert:
-			if e := k.Current(); e == nil || (e.PushAfter.After(t0) && c.s.Written.Add(c.p.Propagation+c.p.Timing.Skew).After(t0)) {
+			if e := k.Current(); e == nil || (e.PushAfter.After(t0) && c.s.Written.Add(c.p.propagation(e)+c.p.Timing.Skew).After(t0)) {
 				fail("receivers do not know it yet")
 			}
 		case StepRetire:

@@ -139,7 +139,7 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 	}
 	due := w.Due
 	if k.Rotation != nil {
-		due = k.Rotation.RetryAt
+		due = e.policy.plausible(k.Rotation.RetryAt, now, jittered(e.policy.Timing.RefusedMax))
 	}
 	if w.Asked == "" && now.Before(due) {
 		return nil
@@ -149,7 +149,7 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 		reason = BySchedule
 	}
 	err := e.writeFailure(ctx, tr, k.failed(failureOf(api, now), reason, tr.obs.NextLook, &e.policy))
-	if err == nil {
+	if err == nil && !e.unheard(tr) {
 		e.answerAsk(tr)
 	}
 	return err
@@ -216,11 +216,18 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt time.T
 	if readAt.Before(tr.obs.At) {
 		return errStale
 	}
-	err := e.set(ctx, tr, key, readAt)
-	if err == nil || errors.Is(err, errStale) {
+	err, t := e.set(ctx, tr, key, readAt), &e.policy.Timing
+	if errors.Is(err, errStale) {
 		return err
 	}
-	api, t := asAPIError(err), &e.policy.Timing
+	if err == nil {
+		if tr.obs.Sight != Seen { // until it is seen in force, it may have been in vain
+			tr.pushFails++
+			tr.obs.NextPush = e.clock.Now().Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
+		}
+		return nil
+	}
+	api := asAPIError(err)
 	pause := e.delay(tr.pushFails, t.RetryMin, t.RetryMax)
 	if api.Class == Refused {
 		pause = e.delay(tr.pushFails, t.RefusedMin, t.RefusedMax)

@@ -69,7 +69,11 @@ func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()
 // when its pending key has been seen there without a break. The store answered some time
 // between began and now: a break is counted from the earliest to the latest that may be.
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
+	unbroken := e.unbrokenSince(began)
 	now := e.moment()
+	if now.wall.Before(tr.snapAt) {
+		tr.forget() // the clock was set back: no time in memory means anything
+	}
 	var pend Key
 	if s.Keyring != nil && s.Keyring.Pending() != nil {
 		pend = s.Keyring.Pending().Key
@@ -77,7 +81,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	if tr.storeFails > 0 || !pend.Equal(tr.watched) {
 		tr.since, tr.watched = now.steady, pend
 	}
-	tr.since = max(tr.since, e.unbrokenSince(began, now))
+	tr.since = max(tr.since, unbroken)
 	// Told anew each time by the wall clock, which may have been set since.
 	tr.obs.Since = now.wall.Add(tr.since - now.steady)
 	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
@@ -85,12 +89,13 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 }
 
 // unbrokenSince is since when the store has answered without a break, for whatever target,
-// after an answer to a call from began to now. A store that was away, and a replica that was
+// after an answer to a call from began until now. A store that was away, and a replica that was
 // paused and does not know whether it was, both break it. The steady clock does not tell of a
 // suspended machine, the wall clock may have been set: either is believed.
-func (e *Engine) unbrokenSince(began, now moment) time.Duration {
+func (e *Engine) unbrokenSince(began moment) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	now := e.moment() // under the lock: or of two answers the later one would make time go back
 	wall := min(now.wall.Sub(began.wall), slowAnswer)
 	steady := min(now.steady-began.steady, slowAnswer)
 	silence := max(now.wall.Sub(e.lastRead.wall)-wall, now.steady-e.lastRead.steady-steady)

@@ -15,8 +15,29 @@ func (p *Policy) plausible(t, now time.Time, ahead time.Duration) time.Time {
 }
 
 // longestLease is the furthest ahead that a lease can end.
-func (p *Policy) longestLease() time.Duration {
-	return max(p.Propagation, jittered(p.Timing.RetryMax)) + p.Timing.Lease
+func (p *Policy) longestLease(pend *Entry) time.Duration {
+	return max(p.propagation(pend), jittered(p.Timing.RetryMax)) + p.Timing.Lease
+}
+
+// longestPropagation is the most that a configuration may ask for.
+const longestPropagation = 24 * time.Hour
+
+// propagation is how late a receiver may see the key: what this replica is told, or what the
+// one was told that wrote it, if that is longer.
+func (p *Policy) propagation(e *Entry) time.Duration {
+	if span := e.PushAfter.Sub(e.CreatedAt); span <= longestPropagation+p.Timing.Skew {
+		return max(p.Propagation, span)
+	}
+	return p.Propagation
+}
+
+// knownAt is when every receiver knows the current key, bounded by when the store took it for
+// the case that a clock far ahead wrote it.
+func (s Snapshot) knownAt(cur *Entry, p *Policy) time.Time {
+	if s.Written.IsZero() {
+		return cur.PushAfter
+	}
+	return earlier(cur.PushAfter, s.Written.Add(p.propagation(cur)+p.Timing.Skew))
 }
 
 // jittered is the longest that Engine.delay makes of a pause.

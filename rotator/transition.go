@@ -85,7 +85,8 @@ func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy)
 	r.Attempts++
 	r.RetryAt = retryAt
 	r.LastError = &f
-	if n.Pending() != nil {
+	if e := n.Pending(); e != nil {
+		e.PushAfter = earlier(e.PushAfter, f.At) // it was tried, so its time had come
 		r.Owner, r.LeaseUntil = p.Owner, retryAt.Add(p.Timing.Lease)
 	}
 	return n

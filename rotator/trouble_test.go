@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -262,5 +263,111 @@ func TestRotateManyAtOnce(t *testing.T) {
 			})
 		}
 		group.Wait()
+	})
+}
+
+// TestAnswersAtOnce has the store answer many at the same time, by a real clock: none of them
+// is taken for a break.
+func TestAnswersAtOnce(t *testing.T) {
+	e, _ := engineOn(t, newMemory(), "me", nil, nil)
+	first := e.unbrokenSince(e.moment())
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 20_000 {
+				if since := e.unbrokenSince(e.moment()); since != first {
+					t.Errorf("a break at %s", since)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestShorterPropagation has a replica that was told of quicker receivers than the one that
+// wrote the key: it waits as long as that one would.
+func TestShorterPropagation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		slow, _ := engineOn(t, m, "slow", nil, nil)
+		slow.policy.Propagation = 30 * time.Minute
+		if err := slow.Begin(t.Context(), target, ByCommand); err != nil {
+			t.Fatal(err)
+		}
+		quick, _ := engineOn(t, m, "quick", nil, nil)
+		stop := running(quick, targets(1))
+		defer stop()
+		time.Sleep(30*time.Minute - time.Second)
+		if m.setCalls(target) != 0 {
+			t.Error("it was set before receivers accept it")
+		}
+		time.Sleep(10 * time.Minute)
+		if m.setCalls(target) != 1 {
+			t.Errorf("it was never set: %s", describe(m.keyring(target)))
+		}
+	})
+}
+
+// TestClockSetBackDuringALook has the clock corrected while Tencent is asked, which finds a
+// foreign key: it is put right at once, not when the clock has caught up.
+func TestClockSetBackDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		ours := m.adoptedKey(target, "value")
+		m.latency = time.Millisecond
+		m.inForce[target] = NewKey("", "value-of-somebody-else")
+		m.ahead = 4 * time.Hour
+		m.onLook = func() { m.change(func() { m.ahead = 0 }) }
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		time.Sleep(time.Minute)
+		if !m.signing(target).Equal(ours) {
+			t.Error("the foreign key is still in force")
+		}
+	})
+}
+
+// TestReassertLags has Tencent tell a foreign key for long after ours was set again: it is
+// not set over and over.
+func TestReassertLags(t *testing.T) {
+	for lag, most := range map[time.Duration]int{5 * time.Second: 3, 1000 * time.Hour: 25} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			m.latency = time.Millisecond
+			m.lag = lag
+			m.inForce[target] = NewKey("", "value-of-somebody-else")
+			e, log := engineOn(t, m, "me", nil, nil)
+			stop := running(e, targets(1))
+			time.Sleep(time.Hour)
+			stop()
+			if n := m.setCalls(target); n == 0 || n > most {
+				t.Errorf("lag %s: %d Set calls in an hour", lag, n)
+			}
+			if strings.Contains(log.String(), "does not settle") {
+				t.Errorf("lag %s: it goes round and round", lag)
+			}
+		})
+	}
+}
+
+// TestAskedDuringALook asks for a rotation while Tencent refuses to tell anything: what was
+// asked for stays.
+func TestAskedDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		m.lookErrs = refuse(1, Refused, "ResourceUnavailable.ServiceExpired")
+		e, _ := engineOn(t, m, "me", func(Target, time.Time) time.Time { return time.Unix(0, 0) }, nil)
+		m.onLook = func() { e.Ask(BySignal, target) }
+		stop := running(e, targets(1))
+		time.Sleep(tablePolicy.Propagation + time.Minute)
+		stop()
+		if k := m.keyring(target); m.setCalls(target) != 1 {
+			t.Errorf("what was asked for was lost: %s", describe(k))
+		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
@@ -185,13 +186,15 @@ func fromVault(read SecretReader, mount, path string) fetch {
 }
 
 // fromProvider asks one of the SDK's providers. They take no context, so the wait for one
-// that hangs is left when ctx ends; the next fetch then waits for the same answer, so that no
-// more than one hangs. What it gives is read once: the SDK's own renewal would write to the
+// that hangs is left when ctx ends; the next fetch then waits for the same answer for a while,
+// so that those that hang do not pile up. What it gives is read once: the SDK's own renewal would write to the
 // standard logger.
 func fromProvider(p common.Provider) fetch {
 	var group singleflight.Group
+	var began atomic.Int64
 	return func(ctx context.Context) (Credential, error) {
 		asked := group.DoChan("", func() (any, error) {
+			began.Store(time.Now().UnixNano())
 			got, err := p.GetCredential()
 			if err != nil {
 				return nil, providerError(err)
@@ -204,10 +207,16 @@ func fromProvider(p common.Provider) fetch {
 			c, _ := r.Val.(Credential)
 			return c, r.Err
 		case <-ctx.Done():
+			if time.Since(time.Unix(0, began.Load())) > hung {
+				group.Forget("") // the next fetch asks anew
+			}
 			return Credential{}, ctx.Err()
 		}
 	}
 }
+
+// hung is when an answer of one of the SDK's providers is waited for no more.
+const hung = time.Minute
 
 // providerError keeps of an SDK's error what cannot hold a credential: its messages about an
 // answer that it does not understand quote the answer.

@@ -129,8 +129,10 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	if c.FileStore == "" || c.VaultCredentials() {
 		k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
 		k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)
-		if addr := env("VAULT_ADDR"); addr != "" {
-			k.check("VAULT_ADDR", vault.CheckAddress(addr))
+		for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR"} {
+			if addr := env(name); addr != "" {
+				k.check(name, vault.CheckAddress(addr))
+			}
 		}
 		c.Login, err = vault.LoginFromEnv(env)
 		k.check("", err)

@@ -89,6 +89,7 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_LOG_FORMAT=xml", "none of json, text"},
 		{"VAULT_ADDR=https://user:CANARYpw@vault:8200", "VAULT_ADDR: it holds a user name or password"},
 		{"VAULT_ADDR=https://user:CANARYpw@vault:82 00", "VAULT_ADDR: it is not a URL"},
+		{"VAULT_AGENT_ADDR=http://user:CANARYpw@127.0.0.1:8100", "VAULT_AGENT_ADDR: it holds a user name or password"},
 		{"VAULT_ADDR=vault:8200", "VAULT_ADDR: it is not a URL"},
 		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
 		{"VAULT_TOKEN=", "no way to log in"},

@@ -48,24 +48,20 @@ func (e oneLine) Error() string {
 
 func (e oneLine) Unwrap() error { return e.error }
 
-// status is the HTTP status of an answer, 0 if there was none.
+// status is the HTTP status of Vault's answer, 0 if there was none. What a proxy says before
+// or behind Vault is not Vault's word, about a write as little as about a token.
 func status(err error) int {
 	var res *api.ResponseError
-	if errors.As(err, &res) {
+	if errors.As(err, &res) && !res.RawError {
 		return res.StatusCode
 	}
 	return 0
 }
 
-// definite reports whether an error means for certain that a write was not carried out. What
-// a proxy says before or behind Vault is not Vault's word.
+// definite reports whether an error means for certain that a write was not carried out.
 func definite(err error) bool {
 	if errors.Is(err, errNotKV2) || errors.Is(err, errNoLogin) {
 		return true
-	}
-	var res *api.ResponseError
-	if errors.As(err, &res) && res.RawError {
-		return false
 	}
 	code := status(err)
 	return code >= 400 && code < 500 && code != http.StatusPreconditionFailed

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -84,6 +86,42 @@ func proxysPage(t *testing.T, v *vaulttest.Server, token string) {
 		shows(t, log, token, err)
 		server.Close()
 	}
+}
+
+// proxyDeniesAll has a proxy before Vault answer every request with a page of its own for a
+// while. That says nothing about the token, which may be the last that the secret id was good for.
+func proxyDeniesAll(t *testing.T, v *vaulttest.Server) {
+	role, secret := v.AppRole("once", "tiwkeyd", "1h", "1h")
+	var deny atomic.Bool
+	to, err := url.Parse(v.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(to)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if deny.Load() {
+			http.Error(w, "<html>not for you</html>", http.StatusForbidden)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	s, log := open(t, server.URL, map[string]string{"VAULT_ROLE_ID": role, "VAULT_SECRET_ID": secret})
+	target := storetest.Target()
+	if _, err := s.Write(t.Context(), target, storetest.Keyring(target, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	token := s.client.Token()
+	deny.Store(true)
+	_, err = s.Read(t.Context(), target)
+	if err == nil || !strings.Contains(err.Error(), "HTTP status 403, with an answer that is not Vault's") {
+		t.Errorf("%v", err)
+	}
+	deny.Store(false)
+	if _, err := s.Read(t.Context(), target); err != nil || s.client.Token() != token {
+		t.Errorf("the token was given up for a proxy's word: %v", err)
+	}
+	shows(t, log, token, err)
 }
 
 // deletedBySettings has a mount that deletes its secrets after a while: it is told.

@@ -59,8 +59,10 @@ func New(o Options) (*Store, error) {
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
 	}
-	if err := CheckAddress(cfg.Address); err != nil {
-		return nil, fmt.Errorf("vault: VAULT_ADDR: %w", err)
+	for name, address := range map[string]string{"VAULT_ADDR": cfg.Address, "VAULT_AGENT_ADDR": cfg.AgentAddress} {
+		if err := CheckAddress(address); address != "" && err != nil {
+			return nil, fmt.Errorf("vault: %s: %w", name, err)
+		}
 	}
 	// The library's bound is for one try, and must leave room for its retries.
 	cfg.Timeout = callTimeout

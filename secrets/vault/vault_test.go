@@ -97,6 +97,7 @@ func TestStore(t *testing.T) {
 	t.Run("own write respelt", func(t *testing.T) { ownWriteRespelt(t, v, token) })
 	t.Run("number too large", func(t *testing.T) { numberTooLarge(t, v, token) })
 	t.Run("a proxy's page", func(t *testing.T) { proxysPage(t, v, token) })
+	t.Run("a proxy denies all", func(t *testing.T) { proxyDeniesAll(t, v) })
 	t.Run("deleted by settings", func(t *testing.T) { deletedBySettings(t, v, token) })
 	t.Run("sealed at first", func(t *testing.T) { sealedAtFirst(t, v) })
 	t.Run("sealed and restarted", func(t *testing.T) { sealed(t, v, token) }) // last: it stops the server

@@ -261,8 +261,10 @@ func (s *Server) Revoke(token string) {
 func (s *Server) AppRole(name, policy, ttl, maxTTL string) (roleID, secretID string) {
 	s.tb.Helper()
 	c := s.Client(s.Token)
-	if err := c.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-		s.tb.Fatalf("enable AppRole: %v", err)
+	if mounts, err := c.Sys().ListAuth(); err != nil || mounts["approle/"] == nil {
+		if err := c.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+			s.tb.Fatalf("enable AppRole: %v", err)
+		}
 	}
 	role := "auth/approle/role/" + name
 	if _, err := c.Logical().Write(role, map[string]any{"token_policies": policy, "token_ttl": ttl, "token_max_ttl": maxTTL}); err != nil {
