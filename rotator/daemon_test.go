@@ -117,6 +117,28 @@ func TestReplicas(t *testing.T) {
 	})
 }
 
+// TestOwnerGoesAwayAfterSetting has it vanish between the setting and the commit: whoever
+// takes over, and looked before, does not set the key again.
+func TestOwnerGoesAwayAfterSetting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, ts := newMemory(), targets(1)
+		m.adoptedKey(ts[0], "value")
+		first, _ := engineOn(t, m, "first", nil, nil)
+		if err := first.Begin(t.Context(), ts[0], BySignal); err != nil {
+			t.Fatal(err)
+		}
+		second, _ := engineOn(t, m, "second", nil, nil)
+		stop := running(second, ts)
+		time.Sleep(tablePolicy.Propagation)
+		m.change(func() { m.inForce[ts[0]] = m.rings[ts[0]].Keyring.Pending().Key })
+		time.Sleep(tablePolicy.Timing.Lease + time.Second)
+		stop()
+		if k := m.keyring(ts[0]); m.setCalls(ts[0]) != 0 || k.Rotation != nil {
+			t.Errorf("%d Set calls, %s", m.setCalls(ts[0]), describe(k))
+		}
+	})
+}
+
 // TestOwnerGoesAway has the replica that began a rotation vanish: another takes it over when
 // the lease has passed.
 func TestOwnerGoesAway(t *testing.T) {

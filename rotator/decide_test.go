@@ -175,6 +175,8 @@ func TestDecide(t *testing.T) {
 		{"no keyring, looked long ago", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(-3) }), StepObserve, time.Time{}},
 		{"foreign key, adopt, looked long ago", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.o.At = keyF, AdoptKey, minute(-3) }), StepObserve, time.Time{}},
 		{"asked, looked long ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-13) }), StepObserve, time.Time{}},
+		{"foreign key, seen in the future", set(settled(), func(c *situation) { c.o.Key, c.o.At = keyF, minute(1) }), StepObserve, time.Time{}},
+		{"pending in force, seen in the future", set(pending(), func(c *situation) { c.o.Key, c.o.At = keyP, minute(1) }), StepObserve, time.Time{}},
 		{"asked, looked in the future", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(1) }), StepObserve, time.Time{}},
 
 		{"revoke", set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), StepHasten, time.Time{}},

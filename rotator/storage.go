@@ -50,9 +50,6 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	if !tr.snap.sameCurrent(s) {
 		tr.forget() // somebody else changed what is in force since this replica looked
 	}
-	if s.Version < tr.snap.Version {
-		tr.purge = 0 // an older store was put back: what was to be destroyed may be what is there
-	}
 	e.took(tr, s, began)
 	return nil
 }
@@ -148,6 +145,7 @@ func (e *Engine) purge(ctx context.Context, tr *track) {
 	}
 	ctx, cancel := e.clock.WithDeadline(ctx, e.clock.Now().Add(callLimit))
 	defer cancel()
+	// What is there may be older than what was to be destroyed, if an older store was put back.
 	if err := e.store.Purge(ctx, tr.target, min(tr.purge, tr.snap.Version)); err != nil {
 		e.log.Warn("older versions of the keyring, which hold retired keys, could not be destroyed yet",
 			"target", tr.target.String(), "store", e.store.String(), "error", err.Error())

@@ -330,6 +330,27 @@ func TestClockSetBackDuringALook(t *testing.T) {
 	})
 }
 
+// TestClockSetRight has a machine start with its clock eight hours ahead and a foreign key in
+// force: it is put right when the clock is, though all that was planned is for hours later.
+func TestClockSetRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		ours := m.adoptedKey(target, "value")
+		m.latency = time.Millisecond
+		m.inForce[target] = NewKey("", "value-of-somebody-else")
+		m.ahead = 8 * time.Hour
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		time.Sleep(3 * time.Minute)
+		m.change(func() { m.ahead = 0 })
+		time.Sleep(2 * longestSleep)
+		if !m.signing(target).Equal(ours) {
+			t.Error("the foreign key is still in force")
+		}
+	})
+}
+
 // TestReassertLags has Tencent tell a foreign key for long after ours was set again: it is
 // not set over and over.
 func TestReassertLags(t *testing.T) {
