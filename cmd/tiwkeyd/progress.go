@@ -122,6 +122,9 @@ func narrate(ev rotator.Event) (string, time.Time) {
 	}
 	switch ev.Step {
 	case rotator.StepAdopt:
+		if ev.Key.IsZero() {
+			return "no key is set at Tencent yet: callbacks are unsigned until the first one is in force", time.Time{}
+		}
 		return fmt.Sprintf("key %s: taken over as it stands at Tencent", ev.Key), time.Time{}
 	case rotator.StepStage:
 		return fmt.Sprintf("key %s: written as pending (%s), receivers come to accept it", ev.Key, ev.Reason), time.Time{}

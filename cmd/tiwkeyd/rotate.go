@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -60,6 +61,9 @@ func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rot
 		fmt.Fprintln(p.stderr, "tiwkeyd: revoking: callbacks may be refused until every receiver has read the new key")
 	}
 	show := newProgress(p.stdout)
+	if isTerminal(p.stderr) && parts.config.Env("TIWKEYD_LOG_LEVEL") == "" {
+		parts.log = slog.New(slog.DiscardHandler) // the progress tells a person the same
+	}
 	parts.events = append(parts.events, show.event)
 	engine, err := parts.engine(f.noWait)
 	if err != nil {
