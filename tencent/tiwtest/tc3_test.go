@@ -129,3 +129,14 @@ func TestParameters(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseAuthorization(f *testing.F) {
+	f.Add("TC3-HMAC-SHA256 Credential=AKID/2019-02-25/tiw/tc3_request, SignedHeaders=content-type;host, Signature=abc")
+	f.Add("TC3-HMAC-SHA256 Credential=/, SignedHeaders=;;, Signature=")
+	f.Fuzz(func(t *testing.T, header string) {
+		a, err := parseAuthorization(header)
+		if err == nil && (a.secretID == "" || a.signature == "" || a.date == "" && a.service == "" && len(a.signedHeaders) < 2) {
+			t.Fatalf("%q is taken as %+v", header, a)
+		}
+	})
+}
