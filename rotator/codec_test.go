@@ -159,3 +159,42 @@ func FuzzDecodeKeyring(f *testing.F) {
 		}
 	})
 }
+
+// TestWhatIsGoneIsNotWrittenAgain decodes and encodes, and then takes members away.
+func TestWhatIsGoneIsNotWrittenAgain(t *testing.T) {
+	k, err := DecodeKeyring(codecTarget, []byte(strings.Replace(golden, `"schema":1`, `"schema":1,"accept_unsigned":true`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	n := k.Clone()
+	n.Rotation, n.AcceptUnsigned, n.Keys = nil, false, n.Keys[:2]
+	n.Keys[1].AcceptUntil, n.Keys[1].State, n.Keys[0].State = time.Time{}, Current, Previous
+	text, err := n.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{`"rotation":`, "accept_unsigned", "accept_until", "push_after", "CANARYpend"} {
+		if strings.Contains(string(text), gone) {
+			t.Errorf("%s is still there: %s", gone, text)
+		}
+	}
+}
+
+func TestNullIsAbsence(t *testing.T) {
+	k, err := DecodeKeyring(codecTarget, []byte(`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":[{"id":"c","value":"v","state":"current","push_after":null}],"rotation":null,"accept_unsigned":null}`))
+	if err != nil || k.Rotation != nil {
+		t.Fatalf("%v", err)
+	}
+	k.RotatedAt = time.Date(2026, 1, 1, 8, 0, 0, 0, time.FixedZone("", 8*3600))
+	if text, err := k.Encode(); err != nil || !strings.Contains(string(text), `"rotated_at":"2026-01-01T00:00:00Z"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+	for old, replacement := range map[string]string{`"2026-01-03T00:00:00Z"`: `"0000-01-01T00:00:00+23:59"`, `"refused":false`: `"refused":"no"`} {
+		if _, err := DecodeKeyring(codecTarget, []byte(strings.Replace(golden, old, replacement, 1))); err == nil {
+			t.Errorf("%s is accepted", replacement)
+		}
+	}
+}

@@ -179,6 +179,43 @@ func TestDecide(t *testing.T) {
 		{"pending in force, seen in the future", set(pending(), func(c *situation) { c.o.Key, c.o.At = keyP, minute(1) }), StepObserve, time.Time{}},
 		{"asked, looked in the future", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(1) }), StepObserve, time.Time{}},
 
+		{"previous key in force, adopt: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AdoptKey }), StepReassert, time.Time{}},
+		{"revoking already, asked again: hastened once", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Rotation.Reason = ByRevoke, ByRevoke }), StepPush, time.Time{}},
+		{"pending, written a moment ago", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(6) }), StepWait, minute(6)},
+		{"pending, written a moment ago by a clock somewhat ahead", set(pending(), func(c *situation) { c.s.Keyring.Keys[1].PushAfter = minute(8) }), StepWait, minute(8)},
+		{"pending, another's, leased through its longest pause", set(pending(), func(c *situation) {
+			c.p.Propagation, c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = 0, "other", minute(8)
+		}), StepWait, minute(8)},
+		{"pending, another's, leased through a long propagation", set(pending(), func(c *situation) {
+			c.p.Propagation, c.o.Since, c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = 30*time.Minute, minute(-30), "other", minute(20)
+		}), StepWait, minute(20)},
+		{"pending, to be retried after the longest pause", set(pending(), func(c *situation) { c.s.Keyring.Rotation.RetryAt = minute(6) }), StepWait, minute(6)},
+		{"asked, looked a reconcile ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-11) }), StepStage, time.Time{}},
+		{"what is to be retired goes before what is due", set(previous(), func(c *situation) { c.w.Due = minute(0) }), StepRetire, time.Time{}},
+		{"settled, forbidden, due before the next look", set(settled(), func(c *situation) {
+			c.o.Sight, c.o.At, c.o.NextLook, c.w.Due = Forbidden, minute(-10), minute(5), minute(3)
+		}), StepWait, minute(3)},
+		{"retire: the one whose time was over first", set(previous(), func(c *situation) {
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-5)})
+			c.o.At = minute(-3)
+		}), StepRetire, time.Time{}},
+		{"retire: forbidden, and there is no current key: nothing is set", set(previous(), func(c *situation) {
+			c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned = c.s.Keyring.Keys[1:], true
+			c.o.Sight, c.o.NextLook = Forbidden, minute(5)
+		}), StepWait, minute(5)},
+		{"pending not ready, a key to retire, looked before its end", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].PushAfter, c.o.At, c.s.Written = minute(3), minute(-2), minute(-61)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: minute(-1)})
+		}), StepObserve, time.Time{}},
+		{"retire: a grace that is shorter than a rollback's", set(previous(), func(c *situation) {
+			c.p.Grace, c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = time.Minute, minute(9999), minute(-12)
+		}), StepWait, minute(1)},
+		{"retire: the store tells no time, and nothing was seen", set(previous(), func(c *situation) { c.s.Written = time.Time{} }), StepWait, minute(10)},
+		{"retire: the store tells no time, seen not long enough", set(previous(), func(c *situation) {
+			c.s.Written, c.o.Previous = time.Time{}, map[string]time.Time{"V": minute(-8)}
+		}), StepWait, minute(2)},
+		{"retire: written long ago, seen a moment ago", set(previous(), func(c *situation) { c.o.Previous = map[string]time.Time{"V": minute(-1)} }), StepRetire, time.Time{}},
+
 		{"revoke", set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), StepHasten, time.Time{}},
 		{"revoke, not ready", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Keys[1].PushAfter = ByRevoke, minute(3) }), StepHasten, time.Time{}},
 		{"revoking waits for nobody", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Reason, c.o.Since = ByRevoke, t0 }), StepPush, time.Time{}},

@@ -105,7 +105,7 @@ func TestGenerateKey(t *testing.T) {
 	}
 }
 
-// TestRejectionSampling feeds every byte value: 248 of them give each character four times,
+// TestRejectionSampling feeds every byte value twice: 248 of them give each character four times,
 // and the last eight, which would favour the first characters, none.
 func TestRejectionSampling(t *testing.T) {
 	all := make([]byte, 0, 4*256)
@@ -114,12 +114,12 @@ func TestRejectionSampling(t *testing.T) {
 			all = append(all, byte(b))
 		}
 	}
-	got, err := randomString(bytes.NewReader(all), 248)
+	got, err := randomString(bytes.NewReader(all), 496)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range base62 {
-		if n := strings.Count(got, string(c)); n != 4 {
+		if n := strings.Count(got, string(c)); n != 8 {
 			t.Errorf("%c comes %d times", c, n)
 		}
 	}
@@ -129,5 +129,13 @@ func TestRedact(t *testing.T) {
 	k := NewKey("public", canary)
 	if got := Redact("a "+canary+" b \xff", k, Key{}); got != "a [public] b ?" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestRejectedBytes has bytes that would favour a character come first.
+func TestRejectedBytes(t *testing.T) {
+	random := append(bytes.Repeat([]byte{248, 255}, 40), make([]byte, 400)...)
+	if got, err := randomString(bytes.NewReader(random), 8); err != nil || got != "00000000" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

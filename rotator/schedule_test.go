@@ -110,3 +110,45 @@ func FuzzParseTarget(f *testing.F) {
 		}
 	})
 }
+
+func TestLocalTimeAndLongSplay(t *testing.T) {
+	old := time.Local
+	time.Local = time.FixedZone("East", 8*3600)
+	defer func() { time.Local = old }()
+	s, err := ParseSchedule("0 3 * * *", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if due := s.Due(codecTarget, at("2026-05-01T12:00:00Z")); !due.Equal(at("2026-05-01T19:00:00Z")) {
+		t.Errorf("three o'clock here is %s", due.UTC())
+	}
+	s, _ = ParseSchedule("0 * * * *", 3*time.Hour)
+	for id := range int64(20) {
+		target := Target{id + 1, WhiteboardPush}
+		due := s.Due(target, at("2026-05-01T12:00:00Z"))
+		if next := s.Due(target, due.Add(time.Second)); !next.Equal(due.Add(time.Hour)) {
+			t.Errorf("%s is due at %s and then at %s", target, due, next)
+		}
+	}
+	if now := NewSystemClock().Now(); now != now.Round(0) {
+		t.Error("the wall clock's time has a monotonic part")
+	}
+	if (Snapshot{}).sameCurrent(settled().s) || settled().s.sameCurrent(Snapshot{}) || !(Snapshot{}).sameCurrent(Snapshot{}) {
+		t.Error("a keyring that is lost, or new, is taken for the same")
+	}
+}
+
+func TestRotatedAt(t *testing.T) {
+	for name, c := range map[string]struct{ rotated, written, want time.Time }{
+		"as it stands":                       {minute(-60), minute(-60), minute(-60)},
+		"within the skew":                    {minute(2), minute(0), minute(2)},
+		"a clock far ahead wrote it":         {minute(9999), minute(-600), minute(-600)},
+		"and the store does not tell either": {minute(9999), time.Time{}, time.Time{}},
+		"the store's clock is ahead as well": {minute(9999), minute(9999), time.Time{}},
+	} {
+		s := Snapshot{Keyring: &Keyring{RotatedAt: c.rotated}, Written: c.written}
+		if got := s.rotatedAt(t0, &tablePolicy); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -75,11 +75,12 @@ func (e *Engine) Settle(ctx context.Context, t Target, reason Reason) error {
 // Begin starts a rotation of t, or joins the one in hand, and leaves it to the daemons.
 func (e *Engine) Begin(ctx context.Context, t Target, reason Reason) error {
 	tr := e.track(t)
+	began := e.clock.Now()
 	e.Ask(reason, t)
 	for tries := 1; ; tries++ {
 		next := e.Visit(ctx, t)
 		if !tr.pending.IsZero() {
-			_, err := tr.outcome(time.Time{})
+			_, err := tr.outcome(began)
 			return err
 		}
 		if ctx.Err() != nil || tr.lastErr == nil || tries >= earlyTries || refused(tr.lastErr) {

@@ -97,3 +97,40 @@ func TestBeginLeavesTheRest(t *testing.T) {
 		}
 	})
 }
+
+func TestSettleRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		old := m.adoptedKey(target, "value-old")
+		m.lookErrs = refuse(2, RefusedForNow, "RequestLimitExceeded")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		if err := e.Settle(t.Context(), target, ByCommand); err != nil || m.signing(target).Equal(old) {
+			t.Errorf("looks refused for now: %v", err)
+		}
+	})
+}
+
+func TestOutcome(t *testing.T) {
+	for name, c := range map[string]struct {
+		s    *situation
+		done bool
+		err  bool
+	}{
+		"still pending":                  {pending(), false, false},
+		"another's key came into force":  {settled().with(func(c *situation) { c.s.Keyring.Keys[0].ActivatedAt = minute(1) }), true, false},
+		"gone, and nothing tells why":    {settled(), false, false},
+		"gone, a rotation without error": {settled().with(func(c *situation) { c.s.Keyring.Rotation = &Rotation{} }), false, false},
+		"rolled back":                    {settled().with(func(c *situation) { c.s.Keyring.Rotation = &Rotation{LastError: &Failure{Code: "x"}} }), true, true},
+	} {
+		tr := &track{pending: keyV, snap: c.s.s}
+		if done, err := tr.outcome(t0); done != c.done || (err != nil) != c.err {
+			t.Errorf("%s: %v, %v", name, done, err)
+		}
+	}
+	// Another replica's key is pending by now: that ours is not in force is no failure of it.
+	e, _ := engineOn(t, newMemory(), "me", nil, nil)
+	tr := &track{set: keyV, snap: pending().s, obs: Observation{Sight: Seen, Key: keyC, At: t0}}
+	if err := e.confirm(t.Context(), tr); err != nil || tr.obs.Sight != Seen {
+		t.Errorf("%v", err)
+	}
+}

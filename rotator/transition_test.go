@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"bytes"
 	"testing"
 	"time"
 )
@@ -124,5 +125,37 @@ func TestFailedAndClaimed(t *testing.T) {
 	n = c.s.Keyring.hastened(t0, &p)
 	if n.Rotation.Owner != "me" || n.Rotation.Reason != ByRevoke || !n.Pending().PushAfter.Equal(t0) {
 		t.Errorf("%+v", n.Rotation)
+	}
+}
+
+func TestTransitionsMore(t *testing.T) {
+	p := tablePolicy
+	n := settled().s.Keyring.adopted(codecTarget, keyF, "f", t0, &p)
+	if !n.RotatedAt.Equal(t0) {
+		t.Errorf("adopted: rotated at %s", n.RotatedAt)
+	}
+	if n := first().s.Keyring.adopted(codecTarget, keyF, "f", t0, &p); n.AcceptUnsigned {
+		t.Error("a key was adopted, and unsigned callbacks are still accepted")
+	}
+	c := pending()
+	c.s.Keyring.Keys[1].PushAfter = minute(-30)
+	n = c.s.Keyring.hastened(t0, &p)
+	if !n.Pending().PushAfter.Equal(minute(-30)) {
+		t.Errorf("hastening begins the attempt limit anew: %s", n.Pending().PushAfter)
+	}
+	if n := c.s.Keyring.claimed(minute(3), &p); !n.Rotation.LeaseUntil.Equal(minute(5)) {
+		t.Errorf("claimed until %s", n.Rotation.LeaseUntil)
+	}
+	k := pending().s.Keyring
+	k.Rotation.LastError = &Failure{}
+	before, _ := k.Encode()
+	k.adopted(k.Target, keyF, "F", t0, &p)
+	k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, &p)
+	k.claimed(t0.Add(time.Hour), &p)
+	k.hastened(t0, &p)
+	k.committed(t0, &p)
+	k.rolledBack(Failure{Code: "x"}, t0, t0, &p)
+	if after, _ := k.Encode(); !bytes.Equal(after, before) {
+		t.Errorf("a transition changed its receiver: %s", after)
 	}
 }

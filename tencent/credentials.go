@@ -191,10 +191,12 @@ func fromVault(read SecretReader, mount, path string) fetch {
 // standard logger.
 func fromProvider(p common.Provider) fetch {
 	var group singleflight.Group
-	var began atomic.Int64
+	var current atomic.Pointer[time.Time] // when the call under way began
 	return func(ctx context.Context) (Credential, error) {
 		asked := group.DoChan("", func() (any, error) {
-			began.Store(time.Now().UnixNano())
+			began := time.Now()
+			current.Store(&began)
+			defer current.CompareAndSwap(&began, nil)
 			got, err := p.GetCredential()
 			if err != nil {
 				return nil, providerError(err)
@@ -207,7 +209,7 @@ func fromProvider(p common.Provider) fetch {
 			c, _ := r.Val.(Credential)
 			return c, r.Err
 		case <-ctx.Done():
-			if time.Since(time.Unix(0, began.Load())) > hung {
+			if began := current.Load(); began != nil && time.Since(*began) > hung {
 				group.Forget("") // the next fetch asks anew
 			}
 			return Credential{}, ctx.Err()

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
 	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
@@ -179,5 +181,45 @@ func TestParseEndpoint(t *testing.T) {
 		if _, _, err := ParseEndpoint(endpoint); err == nil {
 			t.Errorf("%q is accepted", endpoint)
 		}
+	}
+}
+
+// TestSource keeps what it was given, until it is told that Tencent did not take it.
+func TestSource(t *testing.T) {
+	asked := 0
+	s := &source{fetch: func(context.Context) (Credential, error) {
+		asked++
+		return NewCredential(fmt.Sprint("id", asked), "key", ""), nil
+	}}
+	get := func(want string) Credential {
+		t.Helper()
+		c, err := s.Get(t.Context())
+		if err != nil || c.id != want {
+			t.Errorf("%s, %v, want %s", c.id, err, want)
+		}
+		return c
+	}
+	first := get("id1")
+	get("id1")
+	s.Forget(first)
+	get("id2")
+	s.Forget(first) // that one is gone already
+	get("id2")
+	s.at = time.Now().Add(-keepFor)
+	get("id3")
+	for _, c := range []Credential{{}, {"id", "", ""}, {"", "key", ""}} {
+		if _, err := Static(c).Get(t.Context()); err == nil || errors.Is(err, context.Canceled) {
+			t.Errorf("half a credential: %v", err)
+		}
+	}
+}
+
+// TestProviderError keeps what cannot hold a credential.
+func TestProviderError(t *testing.T) {
+	if err := providerError(os.ErrPermission); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("%v", err)
+	}
+	if err := providerError(tcerr.NewTencentCloudSDKError("ClientError.CredentialError", "no such file", "")); !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("%v", err)
 	}
 }

@@ -71,6 +71,14 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_VAULT_MOUNT=", "not a path in Vault"},
 		{"TIWKEYD_VAULT_PREFIX=a/../b", "not a path in Vault"},
 		{"TIWKEYD_VAULT_PREFIX=a b", "not a path in Vault"},
+		{"TIWKEYD_VAULT_PREFIX=../b", "not a path in Vault"},
+		{"TIWKEYD_VAULT_PREFIX=a?b", "not a path in Vault"},
+		{"TIWKEYD_VAULT_PREFIX=a%2fb", "not a path in Vault"},
+		{"TIWKEYD_VAULT_MOUNT=a+b", "not a path in Vault"},
+		{"TIWKEYD_SCHEDULE=@every 6m", "comes every 6m0s"},
+		{"TIWKEYD_STORE=/var/lib/tiwkeyd", "neither vault nor file"},
+		{"TIWKEYD_STORE=http:///var/lib/tiwkeyd", "neither vault nor file"},
+		{"TIWKEYD_RATE=1e9", "outside"},
 		{"TIWKEYD_VAULT_KEEP_VERSIONS=maybe", "none of true, false"},
 		{"TIWKEYD_TENCENT_ENDPOINT=http://tiw.tencentcloudapi.com", "https://"},
 		{"TIWKEYD_TENCENT_ENDPOINT=http://10.0.0.1:80", "https://"},
@@ -204,4 +212,57 @@ func TestEnvFile(t *testing.T) {
 	}
 	write("CANARY not a variable {\n", 0o600)
 	apply("own||b|true")
+}
+
+// TestKeepVersions and the login that a credential in Vault needs beside a file store.
+func TestKeepVersions(t *testing.T) {
+	if _, err := Load([]string{"TIWKEYD_TARGETS=1", "TIWKEYD_STORE=file:///var/lib/tiwkeyd", "TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent", "HOME=/nowhere"}); err == nil || !strings.Contains(err.Error(), "log in to Vault") {
+		t.Errorf("a credential in Vault, and no way to log in: %v", err)
+	}
+	for value, want := range map[string]bool{"": false, "false": false, "true": true} {
+		set := good()
+		if value != "" {
+			set = good("TIWKEYD_VAULT_KEEP_VERSIONS=" + value)
+		}
+		if c, err := Load(set); err != nil || c.Policy.KeepVersions != want {
+			t.Errorf("TIWKEYD_VAULT_KEEP_VERSIONS=%s: %v", value, err)
+		}
+	}
+}
+
+// TestEnvFileIsPrivate: no secret stands in a file that others can reach.
+func TestEnvFileIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "env")
+	for _, name := range secretVariables {
+		t.Setenv(name, "")
+		_ = os.Unsetenv(name)
+	}
+	for _, name := range []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"} {
+		for _, mode := range []os.FileMode{0o640, 0o604, 0o620} {
+			_ = os.Remove(path)
+			if err := os.WriteFile(path, []byte(name+"=CANARY\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := NewEnvFile(path).Apply(); err == nil || !strings.Contains(err.Error(), name) || os.Getenv(name) != "" {
+				t.Errorf("%s in a file of mode %04o: %v", name, mode, err)
+			}
+		}
+	}
+	// One variable cannot be set: the others are taken back.
+	t.Setenv("TIWKEYD_TEST_A", "")
+	_ = os.Unsetenv("TIWKEYD_TEST_A")
+	for range 10 { // the order of a map
+		if err := os.WriteFile(path, []byte("TIWKEYD_TEST_A=a\nTIWKEYD_TEST_B=\"b\x00\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := NewEnvFile(path).Apply(); err == nil || os.Getenv("TIWKEYD_TEST_A") != "" {
+			t.Errorf("half of a file was applied: %v", err)
+		}
+	}
 }

@@ -23,8 +23,9 @@ import (
 
 // Store is a rotator.Store in a directory.
 type Store struct {
-	dir string
-	now func() time.Time
+	dir  string
+	now  func() time.Time
+	sync func(*os.File) error // (*os.File).Sync
 }
 
 // envelope is the content of a file.
@@ -45,7 +46,7 @@ func Open(dir string) (*Store, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("file store: %q is not an absolute path", dir)
 	}
-	s := &Store{dir: filepath.Clean(dir), now: time.Now}
+	s := &Store{dir: filepath.Clean(dir), now: time.Now, sync: (*os.File).Sync}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file store: make the directory: %w", advise(err))
 	}
@@ -154,11 +155,11 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	if err != nil {
 		return 0, fmt.Errorf("encode the file: %w", err)
 	}
-	if err := replace(s.path(t), append(content, '\n')); err != nil {
+	if err := s.replace(s.path(t), append(content, '\n')); err != nil {
 		return 0, fmt.Errorf("replace %s, which stays as it was: %w", s.path(t), advise(err))
 	}
 	for _, d := range []string{dir, s.dir} {
-		if err := syncDir(d); err != nil {
+		if err := s.syncDir(d); err != nil {
 			return 0, fmt.Errorf("%s was replaced, but may be the old one again after a power failure: sync the directory: %w", s.path(t), advise(err))
 		}
 	}
@@ -181,7 +182,7 @@ func (s *Store) lock(ctx context.Context, t rotator.Target) (unlock func(), err 
 // replace puts content in place of the file, or leaves the file as it is: the new file is on
 // disk before it takes the old one's name. The name itself is not on disk yet. The temporary
 // file has one name, so that a crash leaves at most one behind; the lock is held.
-func replace(path string, content []byte) (err error) {
+func (s *Store) replace(path string, content []byte) (err error) {
 	tmp := path + ".tmp"
 	_ = os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
@@ -195,7 +196,7 @@ func replace(path string, content []byte) (err error) {
 	}()
 	_, err = f.Write(content)
 	if err == nil {
-		err = f.Sync()
+		err = s.sync(f)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
@@ -206,13 +207,13 @@ func replace(path string, content []byte) (err error) {
 	return os.Rename(tmp, path)
 }
 
-func syncDir(dir string) error {
+func (s *Store) syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }()
-	return d.Sync()
+	return s.sync(d)
 }
 
 // private refuses what others than the owner can read, what belongs to somebody else, and

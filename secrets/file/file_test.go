@@ -242,6 +242,8 @@ func limited() int {
 	}
 	_, err = s.Write(context.Background(), childTarget, storetest.Keyring(childTarget, 2), 1)
 	fmt.Println("first:", err)
+	left, _ := filepath.Glob(filepath.Join(os.Getenv("FILE_TEST_DIR"), "77", "*.tmp"))
+	fmt.Println("left behind:", len(left))
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
 		fmt.Println(err)
 		return 1
@@ -266,7 +268,7 @@ func TestDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{"first: replace", "stays as it was", "raise the file size limit", "read: id1 <nil>", "second: <nil>"} {
+	for _, want := range []string{"first: replace", "stays as it was", "raise the file size limit", "left behind: 0", "read: id1 <nil>", "second: <nil>"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}

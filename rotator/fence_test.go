@@ -1,0 +1,169 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// strict is a store that takes its time, and a Tencent that wants every request to be fenced
+// by the read, or the write, that told of the key.
+type strict struct {
+	*memory
+	t     *testing.T
+	took  []time.Duration // by the next calls of the store
+	began time.Time
+}
+
+func (s *strict) pass() {
+	s.began = time.Now()
+	if len(s.took) > 0 {
+		time.Sleep(s.took[0])
+		s.took = s.took[1:]
+	}
+}
+
+func (s *strict) Read(ctx context.Context, t Target) (Snapshot, error) {
+	s.pass()
+	return s.memory.Read(ctx, t)
+}
+
+func (s *strict) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+	s.pass()
+	return s.memory.Write(ctx, t, k, version)
+}
+
+func (s *strict) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+	if d, ok := ctx.Deadline(); !ok || d.After(s.began.Add(tablePolicy.Timing.PushDeadline)) || time.Since(s.began) > tablePolicy.Timing.PushDeadline/4 {
+		s.t.Errorf("sent %s after the keyring was read, and until %s after it", time.Since(s.began), d.Sub(s.began))
+	}
+	return s.memory.SetKey(ctx, t, k)
+}
+
+func TestPushIsFenced(t *testing.T) {
+	for name, c := range map[string]struct {
+		took   []time.Duration
+		reason Reason
+		lookup time.Duration
+	}{
+		"a slow read":                {[]time.Duration{20 * time.Second}, "", 0},
+		"a read that was too slow":   {[]time.Duration{40 * time.Second, 20 * time.Second}, "", 0},
+		"a slow write":               {[]time.Duration{0, 20 * time.Second}, ByRevoke, 0},
+		"a write that was too slow":  {[]time.Duration{0, 40 * time.Second, 20 * time.Second}, ByRevoke, 0},
+		"a look that takes longer":   {[]time.Duration{0, 20 * time.Second}, "", 40 * time.Second},
+		"a look that takes its time": {[]time.Duration{10 * time.Second}, "", 15 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			e, _ := engineOn(t, m, "me", nil, nil)
+			s := &strict{memory: m, t: t}
+			e.store, e.api = s, s
+			if c.reason == "" { // a pending key that is ready
+				m.inForce[target] = keyF // so that the current one is put back
+			} else {
+				e.Ask(c.reason, target)
+			}
+			s.took = c.took
+			m.onLook = func() { time.Sleep(c.lookup) }
+			e.Visit(t.Context(), target)
+			if m.setCalls(target) != 1 {
+				t.Errorf("%s: %d Set calls", name, m.setCalls(target))
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		e, _ := engineOn(t, m, "me", nil, nil)
+		if err := e.set(t.Context(), &track{target: target}, keyC, time.Now().Add(time.Second)); !errors.Is(err, errStale) || m.setCalls(target) != 0 {
+			t.Errorf("the clock was set back: %v", err)
+		}
+	})
+}
+
+// TestLookIsAsOldAsItsRequest has a key's time end while Tencent is asked: that look does not
+// prove that nothing older came after it.
+func TestLookIsAsOldAsItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		k := m.rings[target].Keyring
+		k.Keys = append(k.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: time.Now().Add(2 * time.Second)})
+		m.onLook = func() { time.Sleep(5 * time.Second) }
+		e, _ := engineOn(t, m, "me", nil, nil)
+		e.Visit(t.Context(), target)
+		if m.looks != 2 || m.keyring(target).Lookup(keyV) != nil {
+			t.Errorf("%d looks, %s", m.looks, describe(m.keyring(target)))
+		}
+	})
+}
+
+// TestBlindProofIsAsOldAsItsRequest: where Set's answer has to serve as the look.
+func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		key := m.adoptedKey(target, "value")
+		m.slow = 5 * time.Second
+		e, _ := engineOn(t, m, "me", nil, nil)
+		began := e.clock.Now()
+		tr := &track{target: target, obs: Observation{Sight: Forbidden}}
+		if err := e.set(t.Context(), tr, key, began); err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began) {
+			t.Errorf("%v, %+v, %s after it was sent", err, tr.obs, tr.obs.At.Sub(began))
+		}
+	})
+}
+
+// TestWrittenAfterTheWrite: a write that was held up became readable at its end.
+func TestWrittenAfterTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		k := m.rings[target].Keyring
+		k.Keys = append(k.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: time.Now().Add(time.Hour)})
+		e, _ := engineOn(t, m, "me", nil, nil)
+		s := &strict{memory: m, t: t, took: []time.Duration{20 * time.Second, 20 * time.Minute}}
+		e.store = s
+		tr := e.track(target)
+		if err := e.read(t.Context(), tr); err != nil {
+			t.Fatal(err)
+		}
+		seen := time.Now()
+		if got := tr.obs.Previous["V"]; !got.Equal(seen) {
+			t.Errorf("seen as a previous one since %s before the read ended", seen.Sub(got))
+		}
+		if err := e.write(t.Context(), tr, k.Clone()); err != nil {
+			t.Fatal(err)
+		}
+		if tr.snap.Written.Before(time.Now()) || !tr.obs.Previous["V"].Equal(seen) {
+			t.Errorf("written %s before the write ended; previous since %s", time.Since(tr.snap.Written), tr.obs.Previous["V"])
+		}
+	})
+}
+
+// doubting sets the key, and the answer is lost.
+type doubting struct{ *memory }
+
+func (d doubting) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+	if _, err := d.memory.SetKey(ctx, t, k); err != nil {
+		return "", err
+	}
+	return "", &APIError{Class: Doubtful, Code: "ClientError.NetworkError"}
+}
+
+func TestDoubtIsLookedInto(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		e.api = doubting{m}
+		stop := running(e, targets(1))
+		defer stop()
+		e.Ask(BySignal, target)
+		time.Sleep(tablePolicy.Propagation + 10*time.Second)
+		if k := m.keyring(target); m.setCalls(target) != 1 || k.Rotation != nil {
+			t.Errorf("%d Set calls, %s", m.setCalls(target), describe(k))
+		}
+	})
+}

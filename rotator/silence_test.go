@@ -1,0 +1,111 @@
+package rotator
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// still is a clock that stands.
+type still struct {
+	SystemClock
+	moment moment
+}
+
+func (s still) Now() time.Time { return s.moment.wall }
+
+func (s still) Steady() time.Duration { return s.moment.steady }
+
+// TestStoreSilence says what counts as a break in what was seen of the store.
+func TestStoreSilence(t *testing.T) {
+	const s = time.Second
+	for name, c := range map[string]struct {
+		wallGap, steadyGap, wallCall, steadyCall time.Duration
+		broken                                   bool
+	}{
+		"one look after another":  {30 * s, 30 * s, s, s, false},
+		"a slow answer":           {30 * s, 30 * s, 30 * s, 30 * s, false},
+		"paused between looks":    {600 * s, 600 * s, s, s, true},
+		"suspended between looks": {600 * s, 30 * s, s, s, true},
+		"set back between looks":  {30 * s, 600 * s, s, s, true},
+		"set back at all":         {-10 * s, 30 * s, s, s, true},
+		"paused during a look":    {30 * s, 30 * s, 600 * s, 600 * s, true},
+		"suspended during a look": {30 * s, 30 * s, 600 * s, s, true},
+		"set back during a look":  {30 * s, 30 * s, s, 600 * s, true},
+	} {
+		began := moment{t0.Add(c.wallGap), 100*s + c.steadyGap}
+		now := moment{began.wall.Add(c.wallCall), began.steady + c.steadyCall}
+		e := &Engine{policy: tablePolicy, clock: still{moment: now}, lastRead: moment{t0, 100 * s}, unbroken: 50 * s}
+		if got := e.unbrokenSince(began) == now.steady; got != c.broken {
+			t.Errorf("%s: broken is %v", name, got)
+		}
+		if e.lastRead.wall.After(began.wall.Add(slowAnswer)) || e.lastRead.steady > began.steady+slowAnswer {
+			t.Errorf("%s: the store is taken to have answered at %v of a call from %v to %v", name, e.lastRead, began, now)
+		}
+	}
+}
+
+// TestUnwatched has nobody look at the store while receivers should come to accept the key.
+func TestUnwatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		if err := e.Begin(t.Context(), target, ByCommand); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tablePolicy.Propagation + time.Second) // the process is paused
+		e.Visit(t.Context(), target)
+		if m.setCalls(target) != 0 {
+			t.Error("a replica that was paused did not begin to count anew")
+		}
+	})
+}
+
+// TestStoreFailsOnce: a store that fails breaks the count, however soon it is back.
+func TestStoreFailsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		e.Ask(BySignal, target)
+		time.Sleep(3 * time.Minute)
+		m.change(func() { m.away = true })
+		time.Sleep(tablePolicy.probe() + time.Second)
+		m.change(func() { m.away = false })
+		time.Sleep(tablePolicy.Propagation - time.Second)
+		if m.setCalls(target) != 0 {
+			t.Error("the key was set, and the store had failed since it was written")
+		}
+		time.Sleep(time.Minute)
+		if m.setCalls(target) != 1 {
+			t.Error("the key was not set")
+		}
+	})
+}
+
+func TestProbe(t *testing.T) {
+	for propagation, want := range map[time.Duration]time.Duration{0: 0, 80 * time.Second: 10 * time.Second, 6 * time.Minute: 30 * time.Second, 24 * time.Hour: 30 * time.Second} {
+		if got := (&Policy{Propagation: propagation}).probe(); got != want {
+			t.Errorf("propagation %s: the store is read every %s, want %s", propagation, got, want)
+		}
+	}
+}
+
+func TestForgetKeepsWhatTheStoreTold(t *testing.T) {
+	tr := &track{obs: Observation{Sight: Seen, Key: keyC, At: t0, Since: t0, Previous: map[string]time.Time{"V": t0}, NextPush: t0, NextLook: t0}}
+	tr.forget()
+	if tr.obs.Sight != Unseen || !tr.obs.Key.IsZero() || !tr.obs.At.IsZero() || !tr.obs.Since.Equal(t0) || tr.obs.Previous["V"] != t0 || !tr.obs.NextPush.IsZero() || !tr.obs.NextLook.IsZero() {
+		t.Errorf("%+v", tr.obs)
+	}
+	for step, want := range map[Step]bool{StepObserve: false, StepPush: false, StepReassert: false, StepAdopt: true, StepStage: true, StepHasten: true, StepClaim: true, StepCommit: true, StepRollback: true, StepRetire: true} {
+		if got := (Action{Step: step}).writes(); got != want {
+			t.Errorf("%s writes: %v", step, got)
+		}
+	}
+	if asAPIError(errOther).Class != Doubtful {
+		t.Error("an error of another kind is not in doubt")
+	}
+}
