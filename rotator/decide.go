@@ -24,6 +24,7 @@ type Action struct {
 	Step  Step
 	Until time.Time // StepWait: when to decide again
 	Why   string
+	Watch bool // StepWait: the store has to be read meanwhile, for receivers to be known to do
 }
 
 // Sight is what is known of the key in force.
@@ -50,6 +51,8 @@ type Observation struct {
 	// Receivers are given Propagation from then: neither a write that took effect late nor
 	// a spell in which the store could not be read counts for them.
 	Since time.Time
+	// CurrentSince is the same of the current key.
+	CurrentSince time.Time
 	// Previous is since when this replica has seen each previous key as such, by id.
 	Previous map[string]time.Time
 }
@@ -115,14 +118,14 @@ func look(o Observation, now time.Time, why string) Action {
 // of ours is no foreign hand but a request that arrived late: it is always put right.
 func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
 	ours := s.Keyring.Lookup(o.Key) != nil
-	known := s.knownAt(cur, p)
+	known := s.knownAt(cur, o, p)
 	switch {
 	case !ours && p.OnDrift == AlarmOnly:
 		return Action{}, false
 	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero():
 		return adopt(o, now, p, "a foreign key is in force"), true
 	case now.Before(known):
-		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted"}, true
+		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted", Watch: true}, true
 	case now.Before(o.NextPush):
 		return Action{Step: StepWait, Until: o.NextPush, Why: "the current key could not be put back yet"}, true
 	case ours:
@@ -236,8 +239,8 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 	case o.Sight == Seen && fresh && o.Key.Equal(cur):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
 	case o.Sight == Forbidden && fresh && !cur.IsZero():
-		if hold := later(o.NextPush, s.knownAt(s.Keyring.Current(), p)); now.Before(hold) {
-			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes"}, true
+		if hold := later(o.NextPush, s.knownAt(s.Keyring.Current(), o, p)); now.Before(hold) {
+			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: true}, true
 		}
 		return Action{Step: StepReassert, Why: "Tencent does not tell which key is in force: set it before the old one goes"}, true
 	case o.Sight == Seen && fresh: // a foreign key that is to be left alone

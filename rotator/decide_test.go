@@ -110,6 +110,14 @@ func TestDecide(t *testing.T) {
 		{"current key adopted with a clock far ahead", set(previous(), func(c *situation) {
 			c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(9999), minute(-6)
 		}), StepWait, minute(3)},
+		{"current key adopted, found by this replica not long enough", set(previous(), func(c *situation) {
+			c.o.Key, c.o.CurrentSince = keyV, minute(-4)
+			c.s.Keyring.Keys[0].CreatedAt, c.s.Keyring.Keys[0].ActivatedAt, c.s.Keyring.Keys[0].PushAfter = minute(-61), minute(-61), minute(-52)
+		}), StepWait, minute(5)},
+		{"current key adopted, found long enough", set(previous(), func(c *situation) {
+			c.o.Key, c.o.CurrentSince = keyV, minute(-9)
+			c.s.Keyring.Keys[0].CreatedAt, c.s.Keyring.Keys[0].ActivatedAt, c.s.Keyring.Keys[0].PushAfter = minute(-61), minute(-61), minute(-52)
+		}), StepReassert, time.Time{}},
 		{"a key where there was none", set(first(), func(c *situation) { c.o.Key = keyF }), StepAdopt, time.Time{}},
 
 		{"retire", previous(), StepRetire, time.Time{}},

@@ -81,14 +81,16 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	snap    Snapshot // as last read or written
-	snapAt  time.Time
-	pending Key           // the last pending key seen
-	watched Key           // the pending key that since is about
-	since   time.Duration // since when it was found at every look, by the steady clock
-	set     Key           // what Tencent last said it had set, until it is seen in force
-	lastErr error         // why the last visit got stuck, nil if it did not
-	failure Failure       // the last refusal of a push
+	snap         Snapshot // as last read or written
+	snapAt       time.Time
+	pending      Key           // the last pending key seen
+	watched      Key           // the pending key that since is about
+	since        time.Duration // since when it was found at every look, by the steady clock
+	current      Key           // the current key that currentSince is about
+	currentSince time.Duration
+	set          Key     // what Tencent last said it had set, until it is seen in force
+	lastErr      error   // why the last visit got stuck, nil if it did not
+	failure      Failure // the last refusal of a push
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
@@ -143,7 +145,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		a := Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
-			return e.nextVisit(tr, a.Until)
+			return e.nextVisit(tr, a.Until, a.Watch)
 		}
 		e.emit(tr, a, Begin, nil)
 		began := e.clock.Now()
@@ -172,14 +174,18 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		}
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
-	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax))
+	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
 }
 
 // nextVisit is the given time, or sooner while the store has to be watched.
-func (e *Engine) nextVisit(tr *track, at time.Time) time.Time {
+func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
 	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
-	if p.Propagation <= 0 || k == nil || k.Pending() == nil || k.Rotation.Reason == ByRevoke {
+	pending := k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
+	if p.Propagation <= 0 || (!pending && !watch) {
 		return at
+	}
+	if !pending {
+		return sooner(at, now.Add(p.probe()))
 	}
 	if late := k.Pending().CreatedAt.Add(3 * p.Propagation); now.After(late) && now.Before(tr.obs.Since.Add(p.Propagation)) {
 		e.warnOnce(tr, "unsteady", "the new key waits: the store was not read without a break for TIWKEYD_PROPAGATION since it was written",
@@ -190,7 +196,7 @@ func (e *Engine) nextVisit(tr *track, at time.Time) time.Time {
 
 // forget voids what is known of Tencent's side; what was seen of the store's stays.
 func (tr *track) forget() {
-	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, Previous: tr.obs.Previous}
+	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, CurrentSince: tr.obs.CurrentSince, Previous: tr.obs.Previous}
 }
 
 // writes reports whether a step that succeeded replaced the keyring.

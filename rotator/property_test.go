@@ -22,7 +22,7 @@ func anySituation(t *rapid.T) *situation {
 	k := &Keyring{Target: codecTarget, RotatedAt: when("rotated")}
 	for i, s := range []State{Current, Pending, Previous, Previous} {
 		if rapid.Bool().Draw(t, fmt.Sprint(s, i)) {
-			k.Keys = append(k.Keys, Entry{Key: keys[i], State: s, CreatedAt: when("created"), PushAfter: when("push"), AcceptUntil: when("accept")})
+			k.Keys = append(k.Keys, Entry{Key: keys[i], State: s, CreatedAt: when("created"), PushAfter: when("push"), ActivatedAt: when("activated"), AcceptUntil: when("accept")})
 		}
 	}
 	k.AcceptUnsigned = len(k.Keys) == 0
@@ -37,7 +37,7 @@ func anySituation(t *rapid.T) *situation {
 	if rapid.IntRange(0, 9).Draw(t, "absent") == 0 {
 		c.s = Snapshot{}
 	}
-	c.o = Observation{Sight: Sight(rapid.IntRange(0, int(Forbidden)).Draw(t, "sight")), At: when("at"), NextLook: when("next look"), NextPush: when("next push"), Since: when("since"),
+	c.o = Observation{Sight: Sight(rapid.IntRange(0, int(Forbidden)).Draw(t, "sight")), At: when("at"), NextLook: when("next look"), NextPush: when("next push"), Since: when("since"), CurrentSince: when("current since"),
 		Refused: rapid.SampledFrom(keys).Draw(t, "refused"), Previous: map[string]time.Time{"V": when("previous")}}
 	if c.o.Sight == Seen {
 		c.o.Key = rapid.SampledFrom(keys).Draw(t, "in force")
@@ -75,7 +75,8 @@ func TestDecideIsSafe(t *testing.T) {
 				fail("it was refused, or is to be tried later")
 			}
 		case StepReassert:
-			if e := k.Current(); e == nil || (e.PushAfter.After(t0) && c.s.Written.Add(c.p.propagation(e)+c.p.Timing.Skew).After(t0)) {
+			if e := k.Current(); e == nil || (e.PushAfter.After(t0) && c.s.Written.Add(c.p.propagation(e)+c.p.Timing.Skew).After(t0)) ||
+				(e.PushAfter.After(e.ActivatedAt) && c.o.CurrentSince.Add(c.p.propagation(e)).After(t0)) {
 				fail("receivers do not know it yet")
 			}
 		case StepRetire:

@@ -10,7 +10,7 @@ import (
 // TestSimulation runs the real engine in simulated worlds. TIWKEYD_SIM_SEED replays one
 // seed, TIWKEYD_SIM_SEEDS sets how many are run.
 func TestSimulation(t *testing.T) {
-	first, count := uint64(1), uint64(150)
+	first, count := uint64(1), uint64(500)
 	if s := os.Getenv("TIWKEYD_SIM_SEED"); s != "" {
 		first, count = number(t, s), 1
 	}

@@ -63,7 +63,7 @@ type moment struct {
 func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()} }
 
 // took remembers a snapshot that a call begun at began showed to be in the store, and since
-// when its pending key has been seen there without a break. The store answered some time
+// when its keys have been seen there without a break. The store answered some time
 // between began and now: a break is counted from the earliest to the latest that may be.
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	unbroken := e.unbrokenSince(began)
@@ -71,16 +71,23 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	if now.wall.Before(tr.snapAt) {
 		tr.forget() // the clock was set back: no time in memory means anything
 	}
-	var pend Key
-	if s.Keyring != nil && s.Keyring.Pending() != nil {
-		pend = s.Keyring.Pending().Key
+	var pend, cur Key
+	if s.Keyring != nil {
+		cur = s.Keyring.CallbackKey()
+		if e := s.Keyring.Pending(); e != nil {
+			pend = e.Key
+		}
 	}
 	if tr.storeFails > 0 || !pend.Equal(tr.watched) {
 		tr.since, tr.watched = now.steady, pend
 	}
-	tr.since = max(tr.since, unbroken)
+	if tr.storeFails > 0 || !cur.Equal(tr.current) {
+		tr.currentSince, tr.current = now.steady, cur
+	}
+	tr.since, tr.currentSince = max(tr.since, unbroken), max(tr.currentSince, unbroken)
 	// Told anew each time by the wall clock, which may have been set since.
 	tr.obs.Since = now.wall.Add(tr.since - now.steady)
+	tr.obs.CurrentSince = now.wall.Add(tr.currentSince - now.steady)
 	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
 	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now.wall)
 }

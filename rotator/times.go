@@ -32,12 +32,18 @@ func (p *Policy) propagation(e *Entry) time.Duration {
 }
 
 // knownAt is when every receiver knows the current key, bounded by when the store took it for
-// the case that a clock far ahead wrote it.
-func (s Snapshot) knownAt(cur *Entry, p *Policy) time.Time {
-	if s.Written.IsZero() {
-		return cur.PushAfter
+// the case that a clock far ahead wrote it. A key that came into force before receivers could
+// know it (a foreign one that was adopted) has to be found in the store like a pending one:
+// the store may have been away since.
+func (s Snapshot) knownAt(cur *Entry, o Observation, p *Policy) time.Time {
+	known := cur.PushAfter
+	if !s.Written.IsZero() {
+		known = earlier(known, s.Written.Add(p.propagation(cur)+p.Timing.Skew))
 	}
-	return earlier(cur.PushAfter, s.Written.Add(p.propagation(cur)+p.Timing.Skew))
+	if cur.PushAfter.After(cur.ActivatedAt) {
+		known = later(known, o.CurrentSince.Add(p.propagation(cur)))
+	}
+	return known
 }
 
 // jittered is the longest that Engine.delay makes of a pause.
