@@ -81,16 +81,14 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	snap         Snapshot // as last read or written
-	snapAt       time.Time
-	pending      Key           // the last pending key seen
-	watched      Key           // the pending key that since is about
-	since        time.Duration // since when it was found at every look, by the steady clock
-	current      Key           // the current key that currentSince is about
-	currentSince time.Duration
-	set          Key     // what Tencent last said it had set, until it is seen in force
-	lastErr      error   // why the last visit got stuck, nil if it did not
-	failure      Failure // the last refusal of a push
+	snap        Snapshot // as last read or written
+	snapAt      time.Time
+	pending     Key     // the last pending key seen
+	pendingSeen watch   // of the pending key, for obs.Since
+	currentSeen watch   // of the current key, for obs.CurrentSince
+	set         Key     // what Tencent last said it had set, until it is seen in force
+	lastErr     error   // why the last visit got stuck, nil if it did not
+	failure     Failure // the last refusal of a push
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed

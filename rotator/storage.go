@@ -21,19 +21,16 @@ const (
 // outlive gives a context that ends some time after ctx, so that a step in hand is finished.
 func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var timer *time.Timer
-	started := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		timer = time.AfterFunc(by, cancel)
-		close(started)
-	})
-	return longer, func() {
-		if !stop() {
-			<-started
-			timer.Stop()
+		timer := time.NewTimer(by)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-longer.Done():
 		}
-		cancel()
-	}
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
@@ -62,6 +59,21 @@ type moment struct {
 
 func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()} }
 
+// watch is since when a key was found in the store at every look, by the steady clock.
+type watch struct {
+	key   Key
+	since time.Duration
+}
+
+// see takes account of a look at now that found key, where the store has answered without a
+// break since unbroken.
+func (w *watch) see(key Key, unbroken, now time.Duration) {
+	if !key.Equal(w.key) {
+		w.key, w.since = key, now
+	}
+	w.since = max(w.since, unbroken)
+}
+
 // took remembers a snapshot that a call begun at began showed to be in the store, and since
 // when its keys have been seen there without a break. The store answered some time
 // between began and now: a break is counted from the earliest to the latest that may be.
@@ -74,20 +86,18 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	var pend, cur Key
 	if s.Keyring != nil {
 		cur = s.Keyring.CallbackKey()
-		if e := s.Keyring.Pending(); e != nil {
-			pend = e.Key
+		if p := s.Keyring.Pending(); p != nil {
+			pend = p.Key
 		}
 	}
-	if tr.storeFails > 0 || !pend.Equal(tr.watched) {
-		tr.since, tr.watched = now.steady, pend
+	if tr.storeFails > 0 {
+		unbroken = now.steady
 	}
-	if tr.storeFails > 0 || !cur.Equal(tr.current) {
-		tr.currentSince, tr.current = now.steady, cur
-	}
-	tr.since, tr.currentSince = max(tr.since, unbroken), max(tr.currentSince, unbroken)
+	tr.pendingSeen.see(pend, unbroken, now.steady)
+	tr.currentSeen.see(cur, unbroken, now.steady)
 	// Told anew each time by the wall clock, which may have been set since.
-	tr.obs.Since = now.wall.Add(tr.since - now.steady)
-	tr.obs.CurrentSince = now.wall.Add(tr.currentSince - now.steady)
+	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
+	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
 	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
 	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now.wall)
 }

@@ -19,13 +19,13 @@ func (p *Policy) longestLease(pend *Entry) time.Duration {
 	return max(p.propagation(pend), jittered(p.Timing.RetryMax)) + p.Timing.Lease
 }
 
-// longestPropagation is the most that a configuration may ask for.
-const longestPropagation = 24 * time.Hour
+// MaxPropagation is the longest Policy.Propagation that may be configured.
+const MaxPropagation = 24 * time.Hour
 
 // propagation is how late a receiver may see the key: what this replica is told, or what the
 // one was told that wrote it, if that is longer.
 func (p *Policy) propagation(e *Entry) time.Duration {
-	if span := e.PushAfter.Sub(e.CreatedAt); span <= longestPropagation+p.Timing.Skew {
+	if span := e.PushAfter.Sub(e.CreatedAt); span <= MaxPropagation+p.Timing.Skew {
 		return max(p.Propagation, span)
 	}
 	return p.Propagation

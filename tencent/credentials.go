@@ -43,6 +43,9 @@ type SecretReader func(ctx context.Context, mount, path string) (map[string]any,
 // live two hours, and files and secrets change without notice.
 const keepFor = 15 * time.Minute
 
+// hung is when an answer of one of the SDK's providers is waited for no more.
+const hung = time.Minute
+
 // ParseCredentials reads TIWKEYD_TENCENT_CREDENTIALS:
 //
 //	auto (or empty)       env, else tke-oidc, else profile, else cvm-role
@@ -187,8 +190,8 @@ func fromVault(read SecretReader, mount, path string) fetch {
 
 // fromProvider asks one of the SDK's providers. They take no context, so the wait for one
 // that hangs is left when ctx ends; the next fetch then waits for the same answer for a while,
-// so that those that hang do not pile up. What it gives is read once: the SDK's own renewal would write to the
-// standard logger.
+// so that those that hang do not pile up. What it gives is read once: the SDK's own renewal
+// would write to the standard logger.
 func fromProvider(p common.Provider) fetch {
 	var group singleflight.Group
 	var current atomic.Pointer[time.Time] // when the call under way began
@@ -216,9 +219,6 @@ func fromProvider(p common.Provider) fetch {
 		}
 	}
 }
-
-// hung is when an answer of one of the SDK's providers is waited for no more.
-const hung = time.Minute
 
 // providerError keeps of an SDK's error what cannot hold a credential: its messages about an
 // answer that it does not understand quote the answer.

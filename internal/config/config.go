@@ -95,7 +95,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	c := &Config{Env: env, Spec: r.Schedule, VaultMount: strings.Trim(r.VaultMount, "/"), VaultPrefix: strings.Trim(r.VaultPrefix, "/"),
 		Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
-		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, 24*time.Hour),
+		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, rotator.MaxPropagation),
 		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, 10*time.Minute, 10*365*24*time.Hour),
 		AttemptLimit: k.duration("TIWKEYD_ATTEMPT_LIMIT", r.AttemptLimit, time.Minute, 7*24*time.Hour),
 		Reconcile:    k.duration("TIWKEYD_RECONCILE", r.Reconcile, 10*time.Second, 24*time.Hour),

@@ -86,9 +86,9 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 		return
 	}
 	from := s.Written
-	if came := began.Add(-2 * readTries * r.poll); w.away || from.IsZero() {
-		// The store may have come back while the last reads that failed were under way.
-		from = later(from, came)
+	// The store may have come back while the last reads that failed were under way.
+	if came := began.Add(-2 * readTries * r.poll); (w.away || from.IsZero()) && came.After(from) {
+		from = came
 	}
 	w.away, w.began = false, began
 	if s.Keyring == nil || (len(w.views) > 0 && w.views[len(w.views)-1].version == s.Version) {
@@ -98,13 +98,6 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 	for len(w.views) > 1 && began.Sub(w.views[1].from) > 2*r.lag+time.Minute {
 		w.views = w.views[1:]
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // source gives what is known of t. The caller holds r.mu.
