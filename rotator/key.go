@@ -35,7 +35,7 @@ type Key struct{ in func() material }
 
 type material struct {
 	id    string
-	value []byte
+	value string
 }
 
 // NewKey returns the key of the given value, known in public as id. An empty value gives
@@ -44,7 +44,7 @@ func NewKey(id, value string) Key {
 	if value == "" {
 		return Key{}
 	}
-	return seal(material{id: id, value: []byte(value)})
+	return seal(material{id: id, value: value})
 }
 
 func seal(m material) Key { return Key{func() material { return m }} }
@@ -106,7 +106,7 @@ func (k Key) Equal(o Key) bool {
 	if k.in == nil || o.in == nil {
 		return k.in == nil && o.in == nil
 	}
-	return subtle.ConstantTimeCompare(k.in().value, o.in().value) == 1
+	return subtle.ConstantTimeCompare([]byte(k.in().value), []byte(o.in().value)) == 1
 }
 
 // named is the same key under another id.
@@ -118,7 +118,7 @@ func (k Key) Reveal() string {
 	if k.in == nil {
 		return ""
 	}
-	return string(k.in().value)
+	return k.in().value
 }
 
 // String is the id, or a word for a key without one.

@@ -1,0 +1,78 @@
+// Package webhook is what a receiver of Tencent Interactive Whiteboard callbacks imports: it
+// verifies a callback, keeps the keys that are accepted fresh, and has a middleware that does
+// both for any http.Handler.
+//
+// A receiver never needs to think about rotation. Whoever rotates the key writes every key
+// that may be in use to the keyring, and a callback is genuine if any of them explains it.
+// A signature that none explains makes a KeySource read the keyring once more before the
+// callback is refused, so that even a receiver that knows nothing yet refuses nothing genuine.
+package webhook
+
+import (
+	"crypto/md5" //nolint:gosec // the callback's signature is MD5 by Tencent's definition
+	"crypto/subtle"
+	"encoding/hex"
+	"strconv"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// Key is a callback key. Whatever prints it prints its id.
+type Key = rotator.Key
+
+// Target is what has a keyring: one service of one application.
+type Target = rotator.Target
+
+// Keys is what a receiver has to know of one application.
+type Keys struct {
+	SdkAppID int64
+	Accept   []Key // a callback signed with any of them is genuine
+
+	// AcceptUnsigned says that the application has no key yet, so that genuine callbacks
+	// carry no Sign. Verify does not care; see Options.AllowUnsigned.
+	AcceptUnsigned bool
+}
+
+// Verify parses a callback and tells the id of the key that signed it. Its error is a
+// *Refusal. now is compared with ExpireTime, in whole seconds.
+func Verify(body []byte, keys Keys, now time.Time) (keyID string, err error) {
+	c, err := Parse(body)
+	if err != nil {
+		return "", err
+	}
+	return c.Verify(keys, now)
+}
+
+// Verify tells the id of the key that signed the callback. Its error is a *Refusal. It
+// takes the same time for whatever wrong signature.
+func (c *Callback) Verify(keys Keys, now time.Time) (keyID string, err error) {
+	if c.SdkAppID != keys.SdkAppID {
+		return "", refuse(WrongApplication, "it is of SdkAppId %d, not %d", c.SdkAppID, keys.SdkAppID)
+	}
+	if late := now.Unix() - c.ExpireTime; late > 0 {
+		return "", refuse(Expired, "it expired %s ago; if that cannot be, check this machine's clock", time.Duration(min(late, 1<<32))*time.Second)
+	}
+	if !c.Signed {
+		return "", refuse(Unsigned, "it has no Sign: has the application no callback key?")
+	}
+	for _, k := range keys.Accept {
+		if c.signedWith(k) {
+			return k.ID(), nil
+		}
+	}
+	return "", refuse(BadSignature, "none of the %d keys accepted now explains it", len(keys.Accept))
+}
+
+// signLength is that of MD5 in hex.
+const signLength = 2 * md5.Size
+
+// signedWith computes Sign = lower-case hex of MD5(key + decimal ExpireTime). The buffer has
+// room for Tencent's longest key, and stays on the stack.
+func (c *Callback) signedWith(k Key) bool {
+	var room [rotator.MaxKeyLength + 20]byte
+	sum := md5.Sum(strconv.AppendInt(append(room[:0], k.Reveal()...), c.ExpireTime, 10)) //nolint:gosec // see above
+	var want [signLength]byte
+	hex.Encode(want[:], sum[:])
+	return subtle.ConstantTimeCompare(want[:], []byte(c.Sign)) == 1
+}
