@@ -194,7 +194,7 @@ func (v *verifier) judge(ctx context.Context, body []byte, result *Result) (*Eve
 	id, err := v.verify(&c, keys, now)
 	if v.mayBeNew(err) {
 		result.Reread = true
-		id, err = v.again(ctx, &c, now, err)
+		id, err = v.again(ctx, &c, now)
 	}
 	if err != nil {
 		return nil, err
@@ -220,14 +220,14 @@ func (v *verifier) mayBeNew(err error) bool {
 
 // again verifies with keys that were read after the callback came in. The time by which it is
 // judged is when it came. If they cannot be read, nobody knows whether it is genuine.
-func (v *verifier) again(ctx context.Context, c *Callback, now time.Time, err error) (string, error) {
+func (v *verifier) again(ctx context.Context, c *Callback, now time.Time) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, v.RereadTimeout)
 	defer cancel()
 	for {
 		keys, readErr := v.Keys.Reread(ctx, c.SdkAppID)
-		var id string
-		if id, err = v.verify(c, keys, now); err == nil || readErr == nil {
-			return id, err
+		keyID, err := v.verify(c, keys, now)
+		if err == nil || readErr == nil {
+			return keyID, err
 		}
 		if ctx.Err() != nil {
 			r := refuse(Undecided, "%s, and newer keys could not be read: %s", err, readErr)

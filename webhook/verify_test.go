@@ -14,7 +14,7 @@ import (
 const (
 	testApp = 1400000001
 	canaryA = "CANARY-a-kPq3Zs8VdX1mB7nL5cR0tYwUeGhJfKaQzSxDvCbNmMlPoIuYtReWq12"
-	canaryB = "CANARY-b-9KcT4yHnW2pLxM6vQ8sRzB3dFgJ1uEaYwXo5ViNqZtPmCkSh7GrDlUj0"
+	canaryB = "CANARY-b-9KcT4yHnW2pLxM6vQ8sRzB3dFgJ1uEaYwXo5ViNqZtPmCkSh7GrDlUj"
 )
 
 // expiry is when the callbacks of these tests expire; they are judged a minute before.
