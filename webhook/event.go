@@ -9,6 +9,7 @@ import (
 type Event struct {
 	Callback
 	KeyID string // of the key that signed it; "" if it came unsigned and that was allowed
+	Body  []byte // as it came; not to be changed
 
 	// Data is EventData as *WhiteboardPushStarted or *WhiteboardPushStopped where the event is
 	// one of these and its data has the documented types, and else json.RawMessage.

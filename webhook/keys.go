@@ -10,7 +10,8 @@ import (
 
 // DecodeKeys reads from a keyring's JSON what a receiver has to know, and no more: a keyring
 // that a later version of tiwkeyd wrote will do, as long as it has the accepted keys in
-// "accept". The application and the service must be the target's, where the JSON names them.
+// "accept". The application and the service must be the target's, where the JSON names them; a
+// target without a service stands for any.
 // The error never quotes the JSON.
 func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 	var stored struct {
@@ -26,7 +27,7 @@ func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 	if stored.SdkAppID != nil && *stored.SdkAppID != t.SdkAppID {
 		return Keys{}, fmt.Errorf("keyring of %s: it belongs to SdkAppId %d", t, *stored.SdkAppID)
 	}
-	if stored.Service != nil && *stored.Service != string(t.Service) {
+	if stored.Service != nil && t.Service != "" && *stored.Service != string(t.Service) {
 		return Keys{}, fmt.Errorf("keyring of %s: it belongs to another service", t)
 	}
 	if len(stored.Accept) == 0 && !stored.AcceptUnsigned {

@@ -200,7 +200,7 @@ func (v *verifier) judge(ctx context.Context, body []byte, result *Result) (*Eve
 		return nil, err
 	}
 	result.KeyID, result.EventType = id, c.EventType
-	return &Event{Callback: c, KeyID: id, Data: c.data()}, nil
+	return &Event{Callback: c, KeyID: id, Body: body, Data: c.data()}, nil
 }
 
 // verify is Callback.Verify, and lets unsigned callbacks pass where that is wanted.

@@ -73,6 +73,29 @@ func (c *Config) VaultCredentials() bool { return strings.HasPrefix(c.Credential
 // Load reads and checks the environment, given as NAME=VALUE. Its error names every variable
 // that is wrong.
 func Load(environ []string) (*Config, error) {
+	return load(environ, (*raw).check)
+}
+
+// Needs is what a command that only verifies callbacks must find in the environment.
+type Needs struct{ Targets, Store bool }
+
+// LoadReceiver reads and checks the part of the environment that matters to who verifies
+// callbacks: the targets, the store and the log. What is not needed may be missing.
+func LoadReceiver(environ []string, needs Needs) (*Config, error) {
+	return load(environ, func(r *raw, k *checker, env func(string) string) *Config {
+		c := &Config{Env: env}
+		if needs.Targets || strings.TrimSpace(r.Targets) != "" {
+			c.Targets = k.targets(r.Targets)
+		}
+		if needs.Store {
+			r.checkStore(k, c)
+		}
+		r.checkLog(k, c)
+		return c
+	})
+}
+
+func load(environ []string, check func(*raw, *checker, func(string) string) *Config) (*Config, error) {
 	values := map[string]string{}
 	for _, e := range environ {
 		name, value, _ := strings.Cut(e, "=")
@@ -83,7 +106,7 @@ func Load(environ []string) (*Config, error) {
 		return nil, fmt.Errorf("read the environment: %w", err)
 	}
 	k := &checker{}
-	c := r.check(k, func(name string) string { return values[name] })
+	c := check(&r, k, func(name string) string { return values[name] })
 	c.Unknown = unknown(values)
 	if len(k.errs) > 0 {
 		return nil, errors.Join(k.errs...)
@@ -92,8 +115,7 @@ func Load(environ []string) (*Config, error) {
 }
 
 func (r *raw) check(k *checker, env func(string) string) *Config {
-	c := &Config{Env: env, Spec: r.Schedule, VaultMount: strings.Trim(r.VaultMount, "/"), VaultPrefix: strings.Trim(r.VaultPrefix, "/"),
-		Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
+	c := &Config{Env: env, Spec: r.Schedule, Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
 		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, rotator.MaxPropagation),
 		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, 10*time.Minute, 10*365*24*time.Hour),
@@ -125,24 +147,37 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	}
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
+	r.checkStore(k, c)
+	r.checkLog(k, c)
+	return c
+}
+
+// checkStore reads where the keyrings are.
+func (r *raw) checkStore(k *checker, c *Config) {
+	c.VaultMount, c.VaultPrefix = strings.Trim(r.VaultMount, "/"), strings.Trim(r.VaultPrefix, "/")
 	c.FileStore = k.store(r.Store)
-	if c.FileStore == "" || c.VaultCredentials() {
-		k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
-		k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)
-		for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR"} {
-			if addr := env(name); addr != "" {
-				k.check(name, vault.CheckAddress(addr))
-			}
-		}
-		c.Login, err = vault.LoginFromEnv(env)
-		k.check("", err)
+	if c.FileStore != "" && !c.VaultCredentials() {
+		return
 	}
+	k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
+	k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)
+	for _, name := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR"} {
+		if addr := c.Env(name); addr != "" {
+			k.check(name, vault.CheckAddress(addr))
+		}
+	}
+	login, err := vault.LoginFromEnv(c.Env)
+	k.check("", err)
+	c.Login = login
+}
+
+// checkLog reads what to log, and how.
+func (r *raw) checkLog(k *checker, c *Config) {
 	level := k.oneOf("TIWKEYD_LOG_LEVEL", strings.ToLower(r.LogLevel), "debug", "info", "warn", "error")
 	if level != "" {
 		k.check("TIWKEYD_LOG_LEVEL", c.LogLevel.UnmarshalText([]byte(level)))
 	}
 	c.LogJSON = k.oneOf("TIWKEYD_LOG_FORMAT", r.LogFormat, "json", "text") == "json"
-	return c
 }
 
 // store gives the directory of a file store, "" for Vault.
