@@ -5,7 +5,7 @@ SERVER      = secrets/vault/vaulttest/server
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build demo test vault lint bench fuzz clean
+.PHONY: build demo test receivers vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -20,10 +20,14 @@ test: vault ## everything
 	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
 	$(GO) test $(RACE) -timeout 45m ./...
 
+receivers: vault ## receivers in other languages, and a fleet of them; needs python3, node, java, php, nginx with njs, jq
+	$(GO) test $(RACE) -timeout 30m -tags receivers ./docs/receivers/...
+	$(GO) test -timeout 30m -tags receivers -run 'TestFleet' -v ./cmd/tiwkeyd
+
 lint: ## gofmt, vet, staticcheck, tidy modules
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet -tags receivers ./...
+	$(GO) run $(STATICCHECK) -tags receivers ./...
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
 

@@ -144,7 +144,7 @@ func (v *verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 func (v *verifier) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Now().Add(v.BodyTimeout)) // not every ResponseWriter can
-	body, err := readAll(http.MaxBytesReader(w, r.Body, v.MaxBody), r.ContentLength)
+	body, err := readAll(http.MaxBytesReader(w, r.Body, v.MaxBody), r.ContentLength, v.MaxBody)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
@@ -160,10 +160,11 @@ func (v *verifier) read(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 	return nil, refuse(Incomplete, "the body broke off")
 }
 
-// readAll makes room for what was announced only as it comes.
-func readAll(r io.Reader, announced int64) ([]byte, error) {
-	const first = 4096
-	body := make([]byte, 0, max(512, min(announced+1, first)))
+// readAll makes room for what was announced only when a good part of it has come, so that
+// promises cost nothing, and then once, so that a long body costs its length and no more.
+func readAll(r io.Reader, announced, limit int64) ([]byte, error) {
+	const small = 64 << 10
+	body := make([]byte, 0, 1024)
 	for {
 		n, err := r.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -173,9 +174,17 @@ func readAll(r io.Reader, announced int64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(body) == cap(body) {
-			body = append(body, 0)[:len(body)]
+		if len(body) < cap(body) {
+			continue
 		}
+		room := int64(2 * cap(body))
+		if room > small {
+			room = limit + 1
+			if announced >= int64(len(body)) && announced < limit {
+				room = announced + 1
+			}
+		}
+		body = append(make([]byte, 0, max(room, int64(len(body))+1)), body...)
 	}
 }
 

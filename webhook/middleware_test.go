@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -370,6 +371,31 @@ func TestLargeBody(t *testing.T) {
 	r.ContentLength = DefaultMaxBody
 	if n := testing.AllocsPerRun(1, func() { f.ServeHTTP(httptest.NewRecorder(), r) }); n > 100 {
 		t.Error(n)
+	}
+}
+
+// TestBodiesOfAllLengths come through whole, announced or not, or announced wrongly.
+func TestBodiesOfAllLengths(t *testing.T) {
+	const limit = 200_000
+	for _, n := range []int{0, 1, 1023, 1024, 1025, 2048, 65535, 65536, 65537, 131072, 131073, limit - 1, limit} {
+		body := make([]byte, n)
+		for i := range body {
+			body[i] = byte(i * 7)
+		}
+		for _, announced := range []int64{-1, int64(n), int64(n) / 2, int64(n) + 1, limit, limit + 1} {
+			for _, r := range []io.Reader{bytes.NewReader(body), iotest.OneByteReader(bytes.NewReader(body)), iotest.DataErrReader(bytes.NewReader(body))} {
+				got, err := readAll(r, announced, limit)
+				if err != nil || !bytes.Equal(got, body) {
+					t.Fatalf("of %d bytes, announced as %d, %d came: %v", n, announced, len(got), err)
+				}
+				if cap(got) > limit+4096 {
+					t.Fatalf("%d bytes took room for %d", n, cap(got))
+				}
+			}
+		}
+	}
+	if _, err := readAll(iotest.ErrReader(errAway), 1, limit); !errors.Is(err, errAway) {
+		t.Error(err)
 	}
 }
 
