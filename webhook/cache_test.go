@@ -80,6 +80,9 @@ func held(c *Cache) string {
 	return strings.Join(ids(k), " ")
 }
 
+// never is what no keys are enough for.
+func never(Keys) bool { return false }
+
 var errAway = errors.New("the place is away")
 
 // TestCachePace: one reading a second, the second one early by chance, and no more of them
@@ -94,7 +97,7 @@ func TestCachePace(t *testing.T) {
 				for range 50 {
 					go func() {
 						for ctx.Err() == nil {
-							if _, err := c.Reread(ctx, testApp); err != nil && ctx.Err() == nil {
+							if _, err := c.Reread(ctx, testApp, never); err != nil && ctx.Err() == nil {
 								t.Error(err)
 							}
 						}
@@ -170,7 +173,7 @@ func TestCacheReread(t *testing.T) {
 		var group sync.WaitGroup
 		for range 1000 {
 			group.Go(func() {
-				if k, err := c.Reread(t.Context(), testApp); err != nil || len(k.Accept) != 1 || k.Accept[0].ID() != "id-two" {
+				if k, err := c.Reread(t.Context(), testApp, never); err != nil || len(k.Accept) != 1 || k.Accept[0].ID() != "id-two" {
 					t.Errorf("%v, %v", k.Accept, err)
 				}
 			})
@@ -192,7 +195,9 @@ func TestCacheAway(t *testing.T) {
 		if k, ok := c.Keys(testApp); !ok || len(k.Accept) != 0 || c.Ready() || !c.Status()[0].ReadAt.IsZero() {
 			t.Errorf("while nothing was ever read: %v %v %+v", k, ok, c.Status())
 		}
-		if _, err := c.Reread(t.Context(), testApp); !errors.Is(err, errAway) {
+		short, done := context.WithTimeout(t.Context(), 3*time.Second)
+		defer done()
+		if _, err := c.Reread(short, testApp, never); !errors.Is(err, errAway) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("asked meanwhile: %v", err)
 		}
 		p.change(func() { p.away = nil })
@@ -207,11 +212,11 @@ func TestCacheAway(t *testing.T) {
 		if held(c) != "id-one" || !c.Ready() || !errors.Is(s.Err, errAway) || time.Since(s.ReadAt) < time.Hour-2*time.Second || !slices.Equal(s.KeyIDs, []string{"id-one"}) {
 			t.Errorf("an hour later: %s, %+v", held(c), s)
 		}
-		p.change(func() { p.slow = 3 * time.Second })
+		p.change(func() { p.slow = time.Second })
 		time.Sleep(4 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if k, err := c.Reread(ctx, testApp); !errors.Is(err, context.DeadlineExceeded) || len(k.Accept) != 1 {
+		if k, err := c.Reread(ctx, testApp, never); !errors.Is(err, context.DeadlineExceeded) || len(k.Accept) != 1 {
 			t.Errorf("who waited too short a time: %v, %v", k.Accept, err)
 		}
 		p.change(func() { p.away, p.slow = nil, time.Hour })
@@ -223,8 +228,8 @@ func TestCacheAway(t *testing.T) {
 		p.change(func() { p.slow = 0 })
 		time.Sleep(20 * time.Second)
 		c.Close()
-		if n := strings.Count(log.String(), "cannot be read"); n != 2 {
-			t.Errorf("it was told %d times that the place is away:\n%s", n, log.String())
+		if strings.Count(log.String(), "cannot be read, and never were") != 1 || strings.Count(log.String(), "those read last stay in use") != 1 {
+			t.Errorf("it was told more or less than once, each time, that the place is away:\n%s", log.String())
 		}
 		if !strings.Contains(log.String(), "can be read again") || strings.Count(log.String(), "keys read") != 1 {
 			t.Errorf("log:\n%s", log.String())
@@ -256,7 +261,7 @@ func TestCacheMany(t *testing.T) {
 		if _, ok := c.Keys(testApp); ok {
 			t.Error("an application that is not served")
 		}
-		if _, err := c.Reread(t.Context(), testApp); err == nil {
+		if _, err := c.Reread(t.Context(), testApp, never); err == nil {
 			t.Error("an application that is not served was read")
 		}
 	})
@@ -268,15 +273,15 @@ func TestCacheServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("push")
 		record := Target{SdkAppID: testApp, Service: rotator.OnlineRecord}
-		c := NewCache(t.Context(), p, CacheOptions{}, testTarget, record)
+		c := NewCache(t.Context(), p, CacheOptions{}, record, testTarget)
 		defer c.Close()
 		time.Sleep(time.Second)
-		if held(c) != "id-push" || c.Ready() {
-			t.Errorf("with one keyring: %s", held(c))
+		if k, _ := c.Keys(testApp); held(c) != "id-push" || k.SdkAppID != testApp || !c.Ready() {
+			t.Errorf("with one keyring: %+v", k)
 		}
 		p.put(record, "record")
 		time.Sleep(3 * time.Second)
-		if held(c) != "id-push id-record" || !c.Ready() {
+		if held(c) != "id-record id-push" || !c.Ready() {
 			t.Errorf("with both: %s", held(c))
 		}
 		if s := c.Status(); len(s) != 2 || s[0].Target != record {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"sync"
 
@@ -23,7 +24,7 @@ type Callback struct {
 	SdkAppID   int64
 	ExpireTime int64           // after it the callback is void, in seconds since 1970
 	Sign       string          // lower-case hex of MD5(key + decimal ExpireTime); "" if Signed is false
-	Signed     bool            // whether there was a Sign at all
+	Signed     bool            // whether there was a Sign that was not empty
 	EventType  string          // such as "WhiteboardPushStarted"
 	EventData  json.RawMessage // a JSON object
 }
@@ -31,7 +32,8 @@ type Callback struct {
 // Parse reads the body of a callback, of which the Callback keeps a part: do not change it
 // afterwards. It is strict, because whoever reads the body next may read it otherwise: a
 // member of another type than the documented one, a name that is there twice (at any level),
-// text behind the end and deep nesting are Malformed. Members that are not documented are
+// text behind the end and deep nesting are Malformed, and so is a name that differs from a
+// documented one in case only. Members that are not documented are
 // passed over, and invalid UTF-8 inside a string is let pass, as encoding/json does.
 func Parse(body []byte) (Callback, error) {
 	if tooDeep(body) {
@@ -66,6 +68,7 @@ var (
 	errNotJSON   = errors.New("it is not JSON")
 	errRepeated  = errors.New("a name in the JSON is repeated")
 	errNotObject = errors.New("it is not a JSON object")
+	errLookalike = errors.New("a name in the JSON looks like a documented one, and is not")
 	errTrailing  = errors.New("there is text behind the JSON object")
 )
 
@@ -84,7 +87,10 @@ func (p *parser) parse(body []byte) (c Callback, err error) {
 		if err != nil {
 			return c, syntax(err)
 		}
-		m := memberOf(name) // before the next read, after which name holds no more
+		m, err := memberOf(name) // before the next read, after which name holds no more
+		if err != nil {
+			return c, err
+		}
 		value, err := d.ReadValue()
 		if err != nil {
 			return c, syntax(err)
@@ -132,18 +138,28 @@ const (
 
 var memberNames = [...]string{"Timestamp", "SdkAppId", "ExpireTime", "Sign", "EventType", "EventData"}
 
-// memberOf knows a member by its name as it stands in the JSON, with quotes and escapes.
-func memberOf(quoted []byte) member {
+// memberOf knows a member by its name as it stands in the JSON, with quotes and escapes. Names
+// that a careless parser takes for a documented one are refused: encoding/json does not
+// distinguish case, and in C a string ends with NUL.
+func memberOf(quoted []byte) (member, error) {
 	name := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(name, '\\') >= 0 {
 		name, _ = jsontext.AppendUnquote(nil, quoted)
 	}
 	for m, known := range memberNames {
 		if string(name) == known {
-			return member(m)
+			return member(m), nil
 		}
 	}
-	return undocumented
+	if bytes.IndexByte(name, 0) >= 0 {
+		return undocumented, errLookalike
+	}
+	for _, known := range memberNames {
+		if bytes.EqualFold(name, []byte(known)) {
+			return undocumented, errLookalike
+		}
+	}
+	return undocumented, nil
 }
 
 // take keeps a value; its error says what the value should be.
@@ -156,8 +172,9 @@ func (c *Callback) take(m member, v []byte) error {
 	case expireTime:
 		return wholeNumber(v, &c.ExpireTime)
 	case sign:
-		c.Signed = true
-		return text(v, &c.Sign)
+		err := text(v, &c.Sign)
+		c.Signed = c.Sign != ""
+		return err
 	case eventType:
 		return text(v, &c.EventType)
 	case eventData:
@@ -193,6 +210,15 @@ func text(v []byte, into *string) error {
 	*into = string(unquoted)
 	return nil
 }
+
+// Format prints what the callback is about, whichever verb is asked for: with its Sign, which
+// a log would show, others could be sent until it expires.
+func (c Callback) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "%q of SdkAppId %d, expires at %d", c.EventType, c.SdkAppID, c.ExpireTime)
+}
+
+// LogValue is what Format prints.
+func (c Callback) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 
 // tooDeep counts brackets outside of strings. What it says of text that is not JSON does not
 // matter: that is refused anyhow.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,7 +20,8 @@ import (
 const maxFile = 1 << 20
 
 // File is a Reader of a file that somebody else keeps fresh, such as one that Vault Agent
-// renders. It holds a keyring's JSON, or keys alone, one a line.
+// renders. It holds a keyring's JSON, or keys alone, one a line, each line ended: of JSON that is
+// half written it is known.
 type File string
 
 // ReadKeys reads the file.
@@ -63,12 +65,22 @@ func readFile(path string, t Target) (Keys, error) {
 		return Keys{}, fmt.Errorf("read %s: %w", path, ErrNoKeyring)
 	case err != nil:
 		return Keys{}, fmt.Errorf("read the keys of %s: %w", t, err)
-	case info.Size() > maxFile:
-		return Keys{}, fmt.Errorf("%s is larger than %d bytes: it is no file of keys", path, maxFile)
+	case !info.Mode().IsRegular():
+		return Keys{}, fmt.Errorf("%s is not a file", path) // a pipe might never end
 	}
-	content, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return Keys{}, fmt.Errorf("read the keys of %s: %w", t, err)
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	switch {
+	case err != nil:
+		return Keys{}, fmt.Errorf("read the keys of %s: %w", t, err)
+	case len(content) > maxFile:
+		return Keys{}, fmt.Errorf("%s is larger than %d bytes: it is no file of keys", path, maxFile)
+	case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) && !bytes.HasSuffix(content, []byte("\n")):
+		return Keys{}, fmt.Errorf("the last line of %s does not end: it may be half written", path)
 	}
 	keys, err := ParseKeys(t, content)
 	if err != nil {

@@ -59,6 +59,20 @@ func TestReaders(t *testing.T) {
 	if _, err := FileStore(dir).ReadKeys(t.Context(), other); !errors.Is(err, ErrNoKeyring) {
 		t.Errorf("no keyring yet: %v", err)
 	}
+	for content, want := range map[string]bool{canaryA + "\n": true, canaryA + "\n" + canaryB[:5]: false, canaryA: false, `{"accept":["` + canaryA: false} {
+		half := filepath.Join(dir, "half")
+		if err := os.WriteFile(half, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if keys, err := File(half).ReadKeys(t.Context(), testTarget); (err == nil) != want || (err != nil && len(keys.Accept) > 0) {
+			t.Errorf("%d bytes: %v", len(content), err)
+		}
+	}
+	for _, path := range []string{dir, filepath.Join(rendered, "below a file"), "/dev/zero"} {
+		if _, err := File(path).ReadKeys(t.Context(), testTarget); err == nil || errors.Is(err, ErrNoKeyring) || strings.Contains(err.Error(), "no key in it") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 	if err := os.Truncate(rendered, maxFile+1); err != nil {
 		t.Fatal(err)
 	}
@@ -137,14 +151,14 @@ func TestEnvironment(t *testing.T) {
 			continue
 		}
 		keys, ok := s.Keys(testApp)
-		again, rereadErr := s.Reread(t.Context(), testApp)
+		again, rereadErr := s.Reread(t.Context(), testApp, never)
 		if err != nil || !ok || strings.Join(ids(keys), " ") != want || rereadErr != nil || len(again.Accept) != len(keys.Accept) {
 			t.Errorf("%v, %v, %v", keys, err, rereadErr)
 		}
 		if _, ok := s.Keys(7); ok {
 			t.Error("another application")
 		}
-		if _, err := s.Reread(t.Context(), 7); err == nil {
+		if _, err := s.Reread(t.Context(), 7, never); err == nil {
 			t.Error("another application")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"strings"
 )
 
 // naive is a second implementation, made another way on purpose: slow, with the standard
@@ -24,6 +25,13 @@ func naive(body []byte, app int64, keys map[string]string, now int64) (keyID str
 	m, ok := v.(map[string]any)
 	if !ok {
 		return "", false
+	}
+	for name := range m {
+		for _, known := range []string{"Timestamp", "SdkAppId", "ExpireTime", "Sign", "EventType", "EventData"} {
+			if name != known && strings.EqualFold(name, known) || strings.Contains(name, "\x00") {
+				return "", false
+			}
+		}
 	}
 	digits := regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
 	for _, name := range []string{"Timestamp", "SdkAppId", "ExpireTime"} {

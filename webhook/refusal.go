@@ -18,8 +18,13 @@ const (
 	WrongApplication Reason = "wrong application" // of an SdkAppId that is not served here
 	BadSignature     Reason = "bad signature"     // signed with none of the keys
 	Replayed         Reason = "replayed"          // the very same has been here before
-	Undecided        Reason = "undecided"         // the keys could not be read, or not read again
+	Undecided        Reason = "undecided"         // the keys could not be read (again), or there was no room
 )
+
+// Reasons lists them all.
+func Reasons() []Reason {
+	return []Reason{Malformed, TooLarge, Incomplete, Unsigned, Expired, WrongApplication, BadSignature, Replayed, Undecided}
+}
 
 // Refusal is the error that tells that a callback is refused, and why. It quotes neither the
 // body nor a signature nor a key.

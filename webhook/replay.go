@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// DefaultReplays is how many callbacks a ReplayGuard remembers unless told otherwise: at 32
-// bytes of digest each, some ten megabytes in all.
+// DefaultReplays is how many callbacks a ReplayGuard remembers unless told otherwise: some
+// twenty megabytes in all.
 const DefaultReplays = 100_000
 
 // ReplayGuard remembers callbacks until they expire, so that the very same one is not acted
@@ -21,49 +21,82 @@ type ReplayGuard struct {
 	limit int
 
 	mu     sync.Mutex
-	seen   map[digest]bool
+	seen   map[digest]*sighting
 	expiry expiries
 	forgot int64
 }
 
 type digest [sha256.Size]byte
 
+// sighting is a callback that is being dealt with, or was.
+type sighting struct {
+	digest  digest
+	expires int64         // ExpireTime
+	place   int           // in the heap; -1: no more
+	done    chan struct{} // closed when it was dealt with, or could not be
+}
+
 // NewReplayGuard gives a guard that remembers up to limit callbacks; 0 is DefaultReplays.
 func NewReplayGuard(limit int) *ReplayGuard {
 	if limit <= 0 {
 		limit = DefaultReplays
 	}
-	return &ReplayGuard{limit: limit, seen: map[digest]bool{}}
+	return &ReplayGuard{limit: limit, seen: map[digest]*sighting{}}
 }
 
 // digestOf covers the whole body, in which Sign and ExpireTime stand.
 func digestOf(body []byte) digest { return sha256.Sum256(body) }
 
-// admit remembers a callback until it expires. It reports false if it was known.
-func (g *ReplayGuard) admit(d digest, expireTime int64, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for len(g.expiry) > 0 && g.expiry[0].at < now.Unix() {
-		delete(g.seen, heap.Pop(&g.expiry).(expiry).digest)
+// admit remembers a callback and gives what to tell the end of. It gives nil if the very same
+// was dealt with before. If it is being dealt with, admit waits for the outcome: who failed at
+// it may be followed.
+func (g *ReplayGuard) admit(d digest, expireTime int64, now time.Time) *sighting {
+	for {
+		g.mu.Lock()
+		for len(g.expiry) > 0 && g.expiry[0].expires < now.Unix() {
+			g.drop(g.expiry[0])
+		}
+		before := g.seen[d]
+		if before == nil {
+			defer g.mu.Unlock()
+			if len(g.expiry) >= g.limit {
+				g.drop(g.expiry[0])
+				g.forgot++
+			}
+			s := &sighting{digest: d, expires: expireTime, done: make(chan struct{})}
+			g.seen[d] = s
+			heap.Push(&g.expiry, s)
+			return s
+		}
+		g.mu.Unlock()
+		<-before.done
+		g.mu.Lock()
+		handled := g.seen[d] == before
+		g.mu.Unlock()
+		if handled {
+			return nil
+		}
 	}
-	if g.seen[d] {
-		return false
-	}
-	if len(g.expiry) >= g.limit {
-		delete(g.seen, heap.Pop(&g.expiry).(expiry).digest)
-		g.forgot++
-	}
-	g.seen[d] = true
-	heap.Push(&g.expiry, expiry{d, expireTime})
-	return true
 }
 
-// forget takes back what admit remembered: the callback was not dealt with, and may come again.
-// Its place in the heap stays until it expires, which costs a little room and does no harm.
-func (g *ReplayGuard) forget(d digest) {
+// end tells that a callback was dealt with, or that it was not and may come again.
+func (g *ReplayGuard) end(s *sighting, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.seen, d)
+	if !ok {
+		g.drop(s)
+	}
+	close(s.done)
+}
+
+// drop forgets a callback. The caller holds g.mu.
+func (g *ReplayGuard) drop(s *sighting) {
+	if s.place >= 0 {
+		heap.Remove(&g.expiry, s.place)
+	}
+	if g.seen[s.digest] == s {
+		delete(g.seen, s.digest)
+	}
 }
 
 // Forgotten counts the callbacks that were forgotten before they expired, for want of room.
@@ -73,21 +106,25 @@ func (g *ReplayGuard) Forgotten() int64 {
 	return g.forgot
 }
 
-type expiry struct {
-	digest digest
-	at     int64 // ExpireTime
-}
-
 // expiries is a heap; the first to expire is at the top.
-type expiries []expiry
+type expiries []*sighting
 
 func (e expiries) Len() int           { return len(e) }
-func (e expiries) Less(i, j int) bool { return e[i].at < e[j].at }
-func (e expiries) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *expiries) Push(x any)        { *e = append(*e, x.(expiry)) }
+func (e expiries) Less(i, j int) bool { return e[i].expires < e[j].expires }
+func (e expiries) Swap(i, j int) {
+	e[i], e[j] = e[j], e[i]
+	e[i].place, e[j].place = i, j
+}
+func (e *expiries) Push(x any) {
+	s := x.(*sighting)
+	s.place = len(*e)
+	*e = append(*e, s)
+}
 func (e *expiries) Pop() any {
 	old := *e
 	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	last.place = -1
 	*e = old[:len(old)-1]
 	return last
 }

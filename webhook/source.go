@@ -12,15 +12,16 @@ type KeySource interface {
 	// there is no key in it.
 	Keys(sdkAppID int64) (Keys, bool)
 
-	// Reread has the application's keys read once more, and gives what is held after a reading
-	// that began after the call. Callers share readings, whose pace is bounded: a flood of
-	// calls reads no more often than one. An error means that the reading failed, or that ctx
-	// ended first; the keys that are held are given all the same.
-	Reread(ctx context.Context, sdkAppID int64) (Keys, error)
+	// Reread has the application's keys read once more. It waits until enough says so of what
+	// is held, or all of it was read by readings that began after the call, and gives what is
+	// held then. Callers share readings, whose pace is bounded: a flood of calls reads no more
+	// often than one. An error means that not all could be read before ctx ended; the keys that
+	// are held are given all the same.
+	Reread(ctx context.Context, sdkAppID int64, enough func(Keys) bool) (Keys, error)
 }
 
-// Reader reads a target's keys from where they are kept. It is safe for concurrent use, and
-// its errors hold no key.
+// Reader reads a target's keys from where they are kept. It is safe for concurrent use, comes
+// back when ctx ends, and its errors hold no key. ErrNoKeyring is an answer, too: there are none.
 type Reader interface {
 	ReadKeys(ctx context.Context, t Target) (Keys, error)
 	String() string // names the place for people
@@ -41,7 +42,7 @@ func (s Static) Keys(sdkAppID int64) (Keys, bool) {
 }
 
 // Reread gives the same again.
-func (s Static) Reread(_ context.Context, sdkAppID int64) (Keys, error) {
+func (s Static) Reread(_ context.Context, sdkAppID int64, _ func(Keys) bool) (Keys, error) {
 	k, ok := s.Keys(sdkAppID)
 	if !ok {
 		return k, fmt.Errorf("SdkAppId %d is not served", sdkAppID)

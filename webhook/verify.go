@@ -9,9 +9,11 @@
 package webhook
 
 import (
+	"crypto/fips140"
 	"crypto/md5" //nolint:gosec // the callback's signature is MD5 by Tencent's definition
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"strconv"
 	"time"
 
@@ -24,10 +26,19 @@ type Key = rotator.Key
 // Target is what has a keyring: one service of one application.
 type Target = rotator.Target
 
-// Keys is what a receiver has to know of one application.
+// NewKey gives the key of a value, known by id wherever it is printed. There is no empty key:
+// with one, anybody could sign.
+func NewKey(id, value string) (Key, error) {
+	if value == "" {
+		return Key{}, errors.New("webhook: the key is empty")
+	}
+	return rotator.NewKey(id, value), nil
+}
+
+// Keys is what a receiver has to know of one application. It is shared: not to be changed.
 type Keys struct {
 	SdkAppID int64
-	Accept   []Key // a callback signed with any of them is genuine
+	Accept   []Key // a callback signed with any of them is genuine; zero Keys are passed over
 
 	// AcceptUnsigned says that the application has no key yet, so that genuine callbacks
 	// carry no Sign. Verify does not care; see Options.AllowUnsigned.
@@ -35,7 +46,9 @@ type Keys struct {
 }
 
 // Verify parses a callback and tells the id of the key that signed it. Its error is a
-// *Refusal. now is compared with ExpireTime, in whole seconds.
+// *Refusal. now is compared with ExpireTime, in whole seconds. Keys that may have changed since
+// they were read belong into a KeySource, and to a Verifier, which reads them again before it
+// refuses.
 func Verify(body []byte, keys Keys, now time.Time) (keyID string, err error) {
 	c, err := Parse(body)
 	if err != nil {
@@ -57,8 +70,8 @@ func (c *Callback) Verify(keys Keys, now time.Time) (keyID string, err error) {
 		return "", refuse(Unsigned, "it has no Sign: has the application no callback key?")
 	}
 	for _, k := range keys.Accept {
-		if c.signedWith(k) {
-			return k.ID(), nil
+		if !k.IsZero() && c.signedWith(k) {
+			return k.String(), nil
 		}
 	}
 	return "", refuse(BadSignature, "none of the %d keys accepted now explains it", len(keys.Accept))
@@ -70,6 +83,20 @@ const signLength = 2 * md5.Size
 // signedWith computes Sign = lower-case hex of MD5(key + decimal ExpireTime). The buffer has
 // room for Tencent's longest key, and stays on the stack.
 func (c *Callback) signedWith(k Key) bool {
+	if fips140.Enforced() {
+		return c.signedWithAllTheSame(k)
+	}
+	return c.signedWithKey(k)
+}
+
+// signedWithAllTheSame is for a program that runs with GODEBUG=fips140=only, in which MD5
+// panics. It is Tencent's choice, not ours.
+func (c *Callback) signedWithAllTheSame(k Key) (signed bool) {
+	fips140.WithoutEnforcement(func() { signed = c.signedWithKey(k) })
+	return signed
+}
+
+func (c *Callback) signedWithKey(k Key) bool {
 	var room [rotator.MaxKeyLength + 20]byte
 	sum := md5.Sum(strconv.AppendInt(append(room[:0], k.Reveal()...), c.ExpireTime, 10)) //nolint:gosec // see above
 	var want [signLength]byte

@@ -1,7 +1,13 @@
 package webhook
 
 import (
+	"crypto/fips140"
+	"encoding/json"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +35,20 @@ var (
 // callback is a genuine body.
 func callback(key string) string {
 	return string(tiwtest.Callback(testApp, "WhiteboardPushStarted", 7, key, time.Unix(expiry2030, 0)))
+}
+
+// listOf is an object's names and values as a list.
+func listOf(t testing.TB, object string) string {
+	t.Helper()
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(object), &m); err != nil {
+		t.Fatal(err)
+	}
+	var parts []string
+	for k, v := range m {
+		parts = append(parts, strconv.Quote(k)+","+string(v))
+	}
+	return "[" + strings.Join(parts, ",") + "]"
 }
 
 // with is a genuine body with something in it replaced.
@@ -74,7 +94,7 @@ func TestVerify(t *testing.T) {
 		{"genuine, the second key", callback(canaryB), ""},
 		{"no accepted key", callback("CANARY-c"), BadSignature},
 		{"no Sign", unsigned, Unsigned},
-		{"an empty Sign", with(t, sign, `"Sign":""`), BadSignature},
+		{"an empty Sign", with(t, sign, `"Sign":""`), Unsigned},
 		{"upper case", with(t, sign, `"Sign":"`+strings.ToUpper(tiwtest.Sign(canaryA, expiry2030))+`"`), BadSignature},
 		{"one character short", with(t, sign, sign[:len(sign)-2]+`"`), BadSignature},
 		{"one character more", with(t, sign, sign[:len(sign)-1]+`0"`), BadSignature},
@@ -121,8 +141,14 @@ func TestVerify(t *testing.T) {
 		{"a number for EventType", with(t, `"WhiteboardPushStarted"`, "7"), Malformed},
 		{"a list for EventData", with(t, `"EventData":{`, `"EventData":[],"x":{`), Malformed},
 		{"a float for Timestamp", with(t, `"Timestamp":`, `"Timestamp":0.5,"x":`), Malformed},
-		{"no ExpireTime", with(t, `"ExpireTime"`, `"expiretime"`), Malformed},
-		{"no SdkAppId", with(t, `"SdkAppId"`, `"sdkappid"`), Malformed},
+		{"no ExpireTime", with(t, `"ExpireTime"`, `"x"`), Malformed},
+		{"no SdkAppId", with(t, `"SdkAppId"`, `"x"`), Malformed},
+		{"a name in another case", with(t, `"Sign"`, `"SDKAPPID":2,"Sign"`), Malformed},
+		{"a name in another case, escaped", with(t, `"Sign"`, `"\u0073ign":"x","Sign"`), Malformed},
+		{"a name with the Kelvin sign for k", with(t, `"Sign"`, `"Sd\u212aAppId":2,"Sign"`), Malformed},
+		{"a name that ends early for C", with(t, `"Sign"`, `"Sign\u0000":"x","Sign"`), Malformed},
+		{"another case deep inside", with(t, `"RoomId"`, `"sign":1,"RoomId"`), ""},
+		{"a list of names and values", listOf(t, callback(canaryA)), Malformed},
 		{"no EventType", with(t, `"EventType"`, `"x"`), Malformed},
 		{"no EventData", with(t, `"EventData"`, `"x"`), Malformed},
 		{"no Timestamp", with(t, `"Timestamp"`, `"x"`), Malformed},
@@ -143,6 +169,74 @@ func TestVerify(t *testing.T) {
 				t.Errorf("the second implementation says %v", ok)
 			}
 		})
+	}
+}
+
+// TestZeroKey: with an empty key anybody could sign.
+func TestZeroKey(t *testing.T) {
+	forged := strings.Replace(callback(""), `"Timestamp"`, `"Sign":"`+tiwtest.Sign("", expiry2030)+`","Timestamp"`, 1)
+	if id, err := Verify([]byte(forged), Keys{SdkAppID: testApp, Accept: []Key{{}, rotator.NewKey("unset", "")}}, testNow); ReasonOf(err) != BadSignature {
+		t.Errorf("%q, %v", id, err)
+	}
+	if k, err := NewKey("unset", ""); err == nil || !k.IsZero() {
+		t.Error("there is an empty key")
+	}
+	// A key without a name is not taken for none.
+	k, err := NewKey("", canaryA)
+	if id, verifyErr := Verify([]byte(callback(canaryA)), Keys{SdkAppID: testApp, Accept: []Key{k}}, testNow); err != nil || verifyErr != nil || id == "" {
+		t.Errorf("%q, %v", id, err)
+	}
+}
+
+// TestWords: what the log tells of a refusal.
+func TestWords(t *testing.T) {
+	for body, want := range map[string]string{
+		with(t, "1893456000", "1893455879"):                         "expired: it expired 1m1s ago",
+		with(t, "1893456000", "0"):                                  "it expired 525959h59m0s ago",
+		with(t, `"Sign"`, `"x":1,"x":2,"Sign"`):                     "malformed: a name in the JSON is repeated",
+		with(t, `"Sign"`, `"sIGN":1,"Sign"`):                        "looks like a documented one",
+		with(t, "1893456000", "1e9"):                                "ExpireTime is not a whole number",
+		callback(canaryA) + "x":                                     "text behind",
+		strings.Repeat("[", 99):                                     "more than 32 levels",
+		with(t, "1400000001", "2"):                                  "it is of SdkAppId 2, not 1400000001",
+		callback("x"):                                               "none of the 2 keys",
+		strings.Replace(callback(canaryA), "Timestamp", "Other", 1): "Timestamp is missing",
+	} {
+		if _, err := Verify([]byte(body), testKeys, testNow); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+}
+
+// TestPrinting a callback shows nothing that others could be sent with.
+func TestPrinting(t *testing.T) {
+	c, err := Parse([]byte(callback(canaryA)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Event{Callback: c, KeyID: "a", Body: []byte(callback(canaryA))}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "callback", c, "event", e, "pointer", &e)
+	text := fmt.Sprintf("%v %+v %#v %s %q %v %+v %#v", c, c, c, c, &c, e, &e, e) + log.String()
+	if strings.Contains(text, tiwtest.Sign(canaryA, expiry2030)) || !strings.Contains(text, "1400000001") {
+		t.Error(text)
+	}
+}
+
+// TestUnderFIPS: that MD5 is Tencent's choice is no reason to panic.
+func TestUnderFIPS(t *testing.T) {
+	if fips140.Enforced() {
+		TestPublishedVectors(t)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestUnderFIPS$", "-test.v")
+	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS: TestUnderFIPS") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -1,0 +1,133 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	// DefaultEvery is how often a Cache of few applications reads each keyring, and thus how
+	// long a revoked key may still be accepted.
+	DefaultEvery = time.Second
+
+	// readsPerSecond is what a Cache of many applications asks of the store for all of them
+	// together; it then reads each less often.
+	readsPerSecond = 20
+
+	// rereadPause is the shortest time from one reading of a target's keys to the next, and
+	// rereadsPerSecond how many readings are asked for on demand, whatever comes in.
+	rereadPause      = time.Second
+	rereadsPerSecond = 100
+
+	// A reading is given up after some time. One that hangs should not keep the next from
+	// being begun while callbacks wait for it; a store that is always slow is given longer.
+	leastPatience = 2 * time.Second
+	mostPatience  = 8 * time.Second
+)
+
+// ring is one target's keys.
+type ring struct {
+	target   Target
+	demand   chan struct{}
+	patience time.Duration // for the next reading
+
+	// Guarded by app.mu.
+	begun    int // readings begun
+	answered int // the last of them that told what there is
+	keys     Keys
+	readAt   time.Time // when the reading that gave keys began; zero: never
+	err      error     // of the last reading
+}
+
+// keep reads a target's keys until ctx ends.
+func (c *Cache) keep(ctx context.Context, a *app, r *ring) {
+	// The second reading comes early by chance, so that receivers that were started together
+	// do not read together.
+	pause := rand.N(c.every)
+	for {
+		began := time.Now()
+		if !c.read(ctx, a, r) {
+			pause += rand.N(c.every)
+		}
+		select {
+		case <-time.After(time.Until(began.Add(pause))):
+		case <-r.demand:
+			select {
+			case <-time.After(time.Until(began.Add(min(c.every, rereadPause)))):
+				_ = c.rereads.Wait(ctx) // fails only when ctx ends
+			case <-ctx.Done():
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		pause = c.every
+	}
+}
+
+// read reads a target's keys once.
+func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
+	a.mu.Lock()
+	r.begun++
+	a.mu.Unlock()
+	began := time.Now()
+	call, cancel := context.WithTimeout(ctx, r.patience)
+	keys, err := c.reader.ReadKeys(call, r.target)
+	cancel()
+	if err == nil {
+		keys, err = checked(r.target, keys)
+	}
+	switch took := time.Since(began); {
+	case err == nil && took < r.patience/4:
+		r.patience = max(leastPatience, r.patience/2)
+	case err != nil && took >= r.patience:
+		r.patience = min(mostPatience, 2*r.patience)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ctx.Err() == nil {
+		c.tell(r, keys, err)
+	}
+	r.err = err
+	if err == nil {
+		r.keys, r.readAt = keys, began
+	}
+	if err == nil || errors.Is(err, ErrNoKeyring) {
+		r.answered = r.begun
+	}
+	a.hold(time.Now())
+	return err == nil
+}
+
+// checked keeps what a Reader made a mistake about from taking the place of good keys.
+func checked(t Target, keys Keys) (Keys, error) {
+	keys.SdkAppID = t.SdkAppID
+	if slices.ContainsFunc(keys.Accept, Key.IsZero) {
+		return keys, fmt.Errorf("the keys of %s: one of them is empty", t)
+	}
+	if len(keys.Accept) == 0 && !keys.AcceptUnsigned {
+		return keys, fmt.Errorf("the keys of %s: there are none", t)
+	}
+	return keys, nil
+}
+
+// tell logs what a reading has changed.
+func (c *Cache) tell(r *ring, keys Keys, err error) {
+	target, from := r.target.String(), c.reader.String()
+	switch {
+	case err != nil && r.err != nil:
+	case err != nil && r.readAt.IsZero():
+		c.log.Warn("the keys cannot be read, and never were: callbacks cannot be verified", "target", target, "from", from, "error", err.Error())
+	case err != nil:
+		c.log.Warn("the keys cannot be read; those read last stay in use", "target", target, "from", from, "error", err.Error(), "read_at", r.readAt)
+	case r.readAt.IsZero() || !slices.Equal(ids(keys), ids(r.keys)) || keys.AcceptUnsigned != r.keys.AcceptUnsigned:
+		c.log.Info("keys read", "target", target, "from", from, "accept", ids(keys), "accept_unsigned", keys.AcceptUnsigned)
+	case r.err != nil:
+		c.log.Info("the keys can be read again", "target", target, "from", from)
+	}
+}

@@ -1,0 +1,117 @@
+package webhook
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestReplayWhileHandled: a second copy waits for what becomes of the first.
+func TestReplayWhileHandled(t *testing.T) {
+	for _, c := range []struct{ first, handled int }{{200, 1}, {500, 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFront(Options{Replays: NewReplayGuard(10)})
+			status := c.first
+			f.handle = func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+				answer := status
+				status = 200
+				time.Sleep(time.Second)
+				w.WriteHeader(answer)
+			}
+			codes := make(chan int, 3)
+			for range 3 {
+				go func() { codes <- f.post(callback(canaryA)).Code }()
+			}
+			ok := 0
+			for range 3 {
+				if <-codes == 200 {
+					ok++
+				}
+			}
+			if want := 4 - c.handled; ok != want || len(f.events) != c.handled {
+				t.Errorf("the first is answered %d: %d answers are 200, %d were handled", c.first, ok, len(f.events))
+			}
+		})
+	}
+}
+
+func TestReplayLeeway(t *testing.T) {
+	f := newFront(Options{Replays: NewReplayGuard(10), Leeway: time.Minute, Now: func() time.Time { return time.Unix(expiry2030+10, 0) }})
+	for range 3 {
+		f.post(callback(canaryA))
+	}
+	if len(f.events) != 1 {
+		t.Errorf("it was handled %d times", len(f.events))
+	}
+}
+
+// TestReplayOrder: what expires first is forgotten first, and what failed takes no room.
+func TestReplayOrder(t *testing.T) {
+	g := NewReplayGuard(4)
+	now := time.Unix(1, 0)
+	fresh := func(name string, expires int64, now time.Time) bool {
+		s := g.admit(digestOf([]byte(name)), expires, now)
+		if s != nil {
+			g.end(s, true)
+		}
+		return s != nil
+	}
+	for range 10 {
+		g.end(g.admit(digestOf([]byte("failing")), 50, now), false)
+	}
+	for name, at := range map[string]int64{"c": 300, "a": 100, "d": 400, "b": 200} {
+		fresh(name, at, now)
+	}
+	if g.Forgotten() != 0 {
+		t.Error("what failed takes room")
+	}
+	fresh("e", 500, now) // full: a goes
+	for _, name := range []string{"b", "c", "d", "e"} {
+		if fresh(name, 1000, now) {
+			t.Errorf("%s was forgotten in place of what expires first", name)
+		}
+	}
+	if g.Forgotten() != 1 || NewReplayGuard(0).limit != DefaultReplays {
+		t.Error(g.Forgotten())
+	}
+	if fresh("b", 200, time.Unix(200, 0)) || !fresh("b", 200, time.Unix(201, 0)) {
+		t.Error("the second of ExpireTime still counts, the next does not")
+	}
+	// One that was forgotten while it was handled may end afterwards.
+	g = NewReplayGuard(1)
+	slow := g.admit(digestOf([]byte("slow")), 10, now)
+	fresh("other", 20, now)
+	g.end(slow, false)
+	if len(g.seen) != 1 || len(g.expiry) != 1 || fresh("other", 20, now) {
+		t.Errorf("%d remembered", len(g.seen))
+	}
+}
+
+// TestRecorder: which answers count as the end of a callback.
+func TestRecorder(t *testing.T) {
+	f := newFront(Options{Replays: NewReplayGuard(0)})
+	for n, status := range []int{200, 204, 299, 300, 302, 400} {
+		f.handle = func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+			w.WriteHeader(status)
+			w.WriteHeader(500)
+		}
+		body := with(t, "teacher", strings.Repeat("x", n+1))
+		if w := f.post(body); w.Body.Len() != 0 || f.last().Status != status {
+			t.Errorf("%d: %q %+v", status, w.Body, f.last())
+		}
+		before := len(f.events)
+		f.post(body)
+		if again := len(f.events) > before; again == (status < 300) {
+			t.Errorf("%d: handled again: %v", status, again)
+		}
+		if status < 300 && f.last().Status != 200 {
+			t.Errorf("%+v", f.last())
+		}
+	}
+	f.handle = func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.(http.Flusher).Flush() }
+	if w := f.post(callback(canaryA)); w.Body.Len() != 0 || !w.Flushed || f.last().Status != 200 {
+		t.Errorf("%q %+v", w.Body, f.last())
+	}
+}
