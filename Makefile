@@ -2,6 +2,7 @@
 GO         ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SERVER      = secrets/vault/vaulttest/server
+ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
@@ -20,8 +21,9 @@ test: vault ## everything
 	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
 	$(GO) test $(RACE) -timeout 45m ./...
 
-receivers: vault ## receivers in other languages, and a fleet of them; needs python3, node, java, php, nginx with njs, jq
+receivers: vault ## receivers in other languages, and a fleet of them; needs python3, node, java, php, nginx, jq; see docs/receivers
 	$(GO) test $(RACE) -timeout 30m -tags receivers ./docs/receivers/...
+	cd $(ESO) && $(GO) test -timeout 30m ./...
 	$(GO) test -timeout 30m -tags receivers -run 'TestFleet' -v ./cmd/tiwkeyd
 
 lint: ## gofmt, vet, staticcheck, tidy modules
@@ -30,6 +32,7 @@ lint: ## gofmt, vet, staticcheck, tidy modules
 	$(GO) run $(STATICCHECK) -tags receivers ./...
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
+	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff
 
 bench: vault ## figures, as ratios measured in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,9 +36,9 @@ const olderVersions = 30
 func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, closeStore func(), err error) {
 	switch {
 	case f.keyFile != "":
-		return fileEvidence("file "+f.keyFile, func(rotator.Target) string { return f.keyFile }), func() {}, nil
+		return fileEvidence("file "+f.keyFile, false, func(rotator.Target) string { return f.keyFile }), func() {}, nil
 	case c.FileStore != "":
-		return fileEvidence("file store "+c.FileStore, func(t rotator.Target) string {
+		return fileEvidence("file store "+c.FileStore, true, func(t rotator.Target) string {
 			return filepath.Join(c.FileStore, strconv.FormatInt(t.SdkAppID, 10), string(t.Service)+".json")
 		}), func() {}, nil
 	}
@@ -57,10 +59,11 @@ func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, 
 	}, v.Close, nil
 }
 
-func fileEvidence(place string, path func(rotator.Target) string) evidence {
+// fileEvidence reads files, of which in a store any may be missing.
+func fileEvidence(place string, store bool, path func(rotator.Target) string) evidence {
 	return evidence{place: place, now: func(_ context.Context, t rotator.Target) ([]byte, int64, error) {
 		content, err := os.ReadFile(path(t))
-		if errors.Is(err, os.ErrNotExist) && t.Service != "" {
+		if store && errors.Is(err, os.ErrNotExist) {
 			return nil, 0, nil
 		}
 		if err != nil {
@@ -76,33 +79,41 @@ func fileEvidence(place string, path func(rotator.Target) string) evidence {
 	}}
 }
 
-// judge finds who signed the callback, and says what follows.
+// judge finds who signed the callback, and says what follows. A keyring that cannot be read
+// matters only if no other one explains the callback.
 func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, now time.Time, targets []rotator.Target) error {
 	var held []string
+	var unread []error
 	versions := map[rotator.Target]int64{}
 	for _, t := range targets {
 		content, version, err := e.now(ctx, t)
-		if err != nil {
-			return err
-		}
-		if content == nil {
+		if err == nil && content == nil {
 			continue
 		}
-		keys, err := webhook.ParseKeys(t, content)
+		var keys webhook.Keys
+		if err == nil {
+			if keys, err = webhook.ParseKeys(t, content); err != nil {
+				err = fmt.Errorf("%s: %w", e.place, err)
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", e.place, err)
+			unread = append(unread, err)
+			continue
 		}
 		versions[t] = version
 		for _, k := range keys.Accept {
 			held = append(held, k.ID())
 		}
 		if id := signer(c, keys); id != "" {
-			e.signed(v, c, now, t, id, content)
+			e.signed(v, c, now, named(t, content), id, content)
 			return nil
 		}
 		if !c.Signed && keys.AcceptUnsigned {
-			v.say("%s has no key yet, so that its genuine callbacks are unsigned; so may be anybody's.", t)
+			v.say("%s has no key yet, so that its genuine callbacks are unsigned; so may be anybody's.", targetName(named(t, content)))
 		}
+	}
+	if len(unread) > 0 {
+		return errors.Join(unread...)
 	}
 	v.lateness(c, now)
 	switch {
@@ -120,6 +131,23 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 	return e.lookBack(ctx, v, c, versions)
 }
 
+// named is a target with the service that the keyring itself tells.
+func named(t rotator.Target, content []byte) rotator.Target {
+	var keyring struct{ Service rotator.Service }
+	if t.Service == "" && json.Unmarshal(content, &keyring) == nil {
+		t.Service = keyring.Service
+	}
+	return t
+}
+
+// targetName names a target that may be of whatever service.
+func targetName(t rotator.Target) string {
+	if t.Service == "" {
+		return strconv.FormatInt(t.SdkAppID, 10)
+	}
+	return t.String()
+}
+
 // signer is the id of the key that signed a callback, whether or not it has expired.
 func signer(c *webhook.Callback, keys webhook.Keys) string {
 	id, _ := c.Verify(keys, time.Unix(c.ExpireTime, 0))
@@ -128,7 +156,7 @@ func signer(c *webhook.Callback, keys webhook.Keys) string {
 
 // signed says what a callback signed with an accepted key is.
 func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t rotator.Target, id string, content []byte) {
-	v.KeyID, v.Target = id, t.String()
+	v.KeyID, v.Target = id, targetName(t)
 	about := ""
 	if k, err := rotator.DecodeKeyring(t, content); err == nil {
 		for _, entry := range k.Keys {
@@ -141,9 +169,6 @@ func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t rota
 			}
 		}
 	}
-	if t.Service == "" {
-		v.Target = strconv.FormatInt(t.SdkAppID, 10)
-	}
 	v.say("It was signed with key %s of %s%s.", id, v.Target, about)
 	v.Genuine = !v.lateness(c, now)
 	if !v.Genuine {
@@ -151,20 +176,23 @@ func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t rota
 	}
 }
 
+// distant is how far off no duration is told.
+const distant = 100 * 365 * 24 * 60 * 60
+
 // lateness tells when the callback expires, and reports whether it has.
 func (v *verdict) lateness(c *webhook.Callback, now time.Time) (late bool) {
-	if v.ExpireTime == nil {
+	by := max(0, now.Unix()) - c.ExpireTime
+	switch length := time.Duration(by) * time.Second; {
+	case by < -distant || v.ExpireTime == nil:
 		v.say("It expires in the distant future.")
-		return false
-	}
-	switch by := now.Truncate(time.Second).Sub(*v.ExpireTime); {
+	case by > distant:
+		v.say("It expired more than a century ago. If that cannot be, check this machine's clock.")
 	case by > 0:
-		v.say("It expired %s ago, at %s. If that cannot be, check this machine's clock.", by, v.ExpireTime.Format(time.RFC3339))
-		return true
+		v.say("It expired %s ago, at %s. If that cannot be, check this machine's clock.", length, v.ExpireTime.Format(time.RFC3339))
 	default:
-		v.say("It expires in %s, at %s.", -by, v.ExpireTime.Format(time.RFC3339))
-		return false
+		v.say("It expires in %s, at %s.", -length, v.ExpireTime.Format(time.RFC3339))
 	}
+	return by > 0
 }
 
 // lookBack searches the versions of the keyrings that the store still has.
@@ -173,32 +201,37 @@ func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback
 		v.say("Either it was signed with a key that was retired, which this place does not keep, or the key has never been ours.")
 		return nil
 	}
-	gone := false
-	for t, current := range versions {
-		dropped := time.Time{} // when the version after the one looked at was written
+	missing, skipped := false, false
+	for _, t := range slices.SortedFunc(maps.Keys(versions), rotator.Target.Compare) {
+		current := versions[t]
+		var next time.Time // when the version after the one looked at was written
+		when := "at"
 		for n := current; n > max(0, current-olderVersions); n-- {
 			content, written, err := e.older(ctx, t, n)
 			if err != nil {
 				return err
 			}
 			if content == nil {
-				gone = true
+				missing, when = true, "at the latest at"
 				continue
 			}
 			if keys, err := webhook.ParseKeys(t, content); err == nil && n < current {
 				if id := signer(c, keys); id != "" {
 					v.KeyID, v.Target, v.KeyState = id, t.String(), "retired"
-					v.say("It was signed with key %s of %s, which was retired at %s.", id, t, dropped.UTC().Format(time.RFC3339))
+					v.say("It was signed with key %s of %s, which was retired %s %s.", id, t, when, next.UTC().Format(time.RFC3339))
 					return nil
 				}
 			}
-			dropped = written
+			next, when = written, "at"
 		}
-		gone = gone || current > olderVersions
+		skipped = skipped || current > olderVersions
 	}
-	if gone {
+	switch {
+	case missing:
 		v.say("Earlier versions of the keyring are destroyed: either it was signed with a key that was retired, or the key has never been ours.")
-	} else {
+	case skipped:
+		v.say("None of the last %d versions of the keyring has the key: either it was retired before them, or it has never been ours.", olderVersions)
+	default:
 		v.say("The key has never been ours: no version of the keyring has it.")
 	}
 	return nil

@@ -42,12 +42,14 @@ func (p *program) proxyCommand() *cobra.Command {
 		Short: "Hand genuine callbacks on to a receiver in any language, and refuse the others",
 		Long: `proxy stands in front of a webhook receiver. It verifies each callback with the keys of
 TIWKEYD_TARGETS, from the store (TIWKEYD_STORE, VAULT_…) or from --key-file, and hands it on
-unchanged, with the headers
+to --upstream: at the URL's path if it has one, else at the path it came in at. The body stays as
+it is, as application/json, with the headers
   X-Tiwkeyd-Key-Id       the id of the key that signed it
   X-Tiwkeyd-Event-Type   the EventType, if it is of letters, digits and . _ -
   X-Tiwkeyd-Sdk-App-Id   the SdkAppId
   Idempotency-Key        the SHA-256 of the body: the same for a callback that comes twice
-which it takes away from what comes from outside. All others are answered 400 (not a
+which it takes away from what comes from outside. A receiver that is restarting is waited for; one
+that breaks off a connection may get a callback twice. All others are answered 400 (not a
 callback), 401 (not genuine, expired, another application's), 408 (it did not come whole), 413
 (too long) or 503 (the keys cannot be read); the log has the reason.
 
@@ -84,6 +86,11 @@ func (f *proxyFlags) check() (upstream *url.URL, err error) {
 	case err != nil || (upstream.Scheme != "http" && upstream.Scheme != "https") || upstream.Host == "" || upstream.User != nil || upstream.RawQuery != "" || upstream.Fragment != "":
 		errs = append(errs, errors.New("--upstream is not a URL of the form http://HOST:PORT[/PATH]"))
 	}
+	for _, a := range []struct{ name, value string }{{"listen", f.listen}, {"metrics", f.metrics}} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil && (a.value != "" || a.name == "listen") {
+			errs = append(errs, fmt.Errorf("--%s %q is not an address of the form HOST:PORT", a.name, a.value))
+		}
+	}
 	if (f.tlsCert == "") != (f.tlsKey == "") {
 		errs = append(errs, errors.New("--tls-cert and --tls-key go together"))
 	}
@@ -109,11 +116,18 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1)
 	upstream, flagErr := f.check()
 	c, log, err := p.loadReceiver(config.Needs{Targets: !allNamed(f.keyFiles), Store: len(f.keyFiles) == 0})
-	if err = errors.Join(flagErr, err); err != nil {
-		return &exitError{code: exitUsage, err: err}
+	var cert *proxy.Certificate
+	var certErr error
+	if f.tlsCert != "" && f.tlsKey != "" {
+		cert, certErr = proxy.LoadCertificate(f.tlsCert, f.tlsKey, log)
 	}
-	targets, reader, closeStore, err := f.keys(c, log)
-	if err != nil {
+	var targets []rotator.Target
+	var reader webhook.Reader
+	closeStore := func() {}
+	if err == nil {
+		targets, reader, closeStore, err = f.keys(c, log)
+	}
+	if err = errors.Join(flagErr, certErr, err); err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
 	defer closeStore()
@@ -131,13 +145,10 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 	defer closeIdle()
 
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ReadTimeout:  f.bodyTimeout + 20*time.Second,
 		WriteTimeout: f.bodyTimeout + webhook.DefaultRereadTimeout + f.upstreamWait + f.upstreamTimeout + 10*time.Second,
 		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	if f.tlsCert != "" {
-		cert, err := proxy.LoadCertificate(f.tlsCert, f.tlsKey, log)
-		if err != nil {
-			return &exitError{code: exitUsage, err: err}
-		}
+	if cert != nil {
 		server.TLSConfig = &tls.Config{GetCertificate: cert.Get, MinVersion: tls.VersionTLS12}
 	}
 	var stopping atomic.Bool

@@ -86,5 +86,9 @@ func (c *Certificate) read() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the TLS certificate from %s and %s: %w", c.certFile, c.keyFile, err)
 	}
+	// A renewal that went wrong must not take the place of a certificate that is still good.
+	if pair.Leaf == nil || time.Now().After(pair.Leaf.NotAfter) {
+		return nil, fmt.Errorf("the TLS certificate in %s has expired", c.certFile)
+	}
 	return &pair, nil
 }

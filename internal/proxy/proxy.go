@@ -7,18 +7,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"tiwkeyd/webhook"
 )
@@ -54,43 +50,57 @@ type Options struct {
 
 // New gives the handler.
 func New(o Options) (handler http.Handler, closeIdle func()) {
-	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		ResponseHeaderTimeout: o.UpstreamTimeout,
-		TLSHandshakeTimeout:   5 * time.Second,
-		MaxIdleConns:          1024,
-		MaxIdleConnsPerHost:   1024,
-		IdleConnTimeout:       time.Minute,
-		DisableCompression:    true, // the answer is handed on as it is
-		ForceAttemptHTTP2:     true,
-	}
+	transport := newPatient(o)
 	reverse := &httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { rewrite(p, o.Upstream) },
-		Transport: &patient{next: transport, wait: o.UpstreamWait, log: o.Log},
+		Transport: transport,
 		ErrorLog:  slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ModifyResponse: func(res *http.Response) error {
+			// The callback has come to the receiver. What it goes on to answer matters as long as
+			// the sender is there.
+			if sender, ok := res.Request.Context().Value(senderKey{}).(context.Context); ok {
+				context.AfterFunc(sender, func() { _ = res.Body.Close() })
+			}
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			o.Metrics.upstreamErrors.Inc()
 			o.Log.Error("the receiver did not answer a genuine callback", "upstream", o.Upstream.Redacted(), "error", err.Error())
 			http.Error(w, "the receiver does not answer", http.StatusBadGateway)
 		},
 	}
 	options := o.Webhook
 	options.Log, options.Observe = o.Log, o.Metrics.observe
-	return o.Metrics.time(webhook.Middleware(options)(reverse)), transport.CloseIdleConnections
+	verified := webhook.Middleware(options)(reverse)
+	return o.Metrics.time(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		verified.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, r.Context())))
+	})), transport.pooled.CloseIdleConnections
 }
+
+// senderKey is for the context that ends when the sender goes away, or has its answer.
+type senderKey struct{}
 
 // rewrite makes the request to the receiver. Hop-by-hop headers are gone already, so that the
 // sender cannot have ours removed by naming them in Connection.
 func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 	p.SetURL(upstream)
-	p.SetXForwarded()
+	if upstream.Path == "" || upstream.Path == "/" {
+		p.Out.URL.RawQuery = p.In.URL.RawQuery // as it came: nobody here reads it
+	} else { // the receiver's own choice, not the sender's
+		p.Out.URL.Path, p.Out.URL.RawPath, p.Out.URL.RawQuery = upstream.Path, upstream.RawPath, ""
+	}
 	for name := range p.Out.Header {
-		// Many receivers take _ in a header's name for -.
-		if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), strings.ToLower(headerPrefix)) {
+		if ours(name) {
 			delete(p.Out.Header, name)
 		}
 	}
-	p.Out.Header.Del(headerIdempotency)
+	p.SetXForwarded()
+	// The body is here whole, and was read as JSON in UTF-8: so must the receiver, whatever the
+	// sender calls it. A connection that changes its protocol would take anything, from whoever
+	// has seen one callback.
+	for _, name := range []string{"Expect", "Connection", "Upgrade", "Content-Encoding"} {
+		p.Out.Header.Del(name)
+	}
+	p.Out.Header.Set("Content-Type", "application/json")
 	event, ok := webhook.FromContext(p.In.Context())
 	if !ok {
 		return // only in a test without the middleware
@@ -102,11 +112,25 @@ func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 	if plain(event.EventType) {
 		p.Out.Header.Set(HeaderEvent, event.EventType)
 	}
-	// With these two the transport sends it once more on another connection if the receiver
-	// closed an idle one at that very moment.
 	sum := sha256.Sum256(event.Body)
 	p.Out.Header.Set(headerIdempotency, hex.EncodeToString(sum[:]))
 	p.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(event.Body)), nil }
+}
+
+// ours reports whether a receiver may take a header for one that only this proxy sets: many
+// take whatever is neither letter nor digit in its name for the same.
+func ours(name string) bool {
+	name = strings.Map(func(r rune) rune {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') {
+			return '-'
+		}
+		return r
+	}, strings.ToLower(name))
+	switch name {
+	case "idempotency-key", "x-idempotency-key", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip":
+		return true
+	}
+	return strings.HasPrefix(name, strings.ToLower(headerPrefix))
 }
 
 // plain reports whether an event's type, which the signature does not cover, is fit for a
@@ -115,45 +139,4 @@ func plain(s string) bool {
 	return s != "" && len(s) <= 64 && strings.IndexFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
 	}) < 0
-}
-
-// patient is a transport that tries a receiver again which could not be connected to. Of
-// such a request nothing was sent.
-type patient struct {
-	next http.RoundTripper
-	wait time.Duration
-	log  *slog.Logger
-}
-
-// RoundTrip tries until the wait is over.
-func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := p.next.RoundTrip(r)
-	if !notConnected(err) || p.wait <= 0 {
-		return res, err
-	}
-	p.log.Warn("the receiver does not listen; it is tried again", "wait", p.wait.String(), "error", err.Error())
-	ctx, cancel := context.WithTimeout(r.Context(), p.wait)
-	defer cancel()
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
-	res, ended := backoff.Retry(ctx, func() (*http.Response, error) {
-		again := r.Clone(r.Context())
-		if r.GetBody != nil {
-			again.Body, _ = r.GetBody() // from memory: it cannot fail
-		}
-		var res *http.Response
-		if res, err = p.next.RoundTrip(again); err != nil && !notConnected(err) {
-			return nil, backoff.Permanent(err)
-		}
-		return res, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
-	if ended != nil {
-		return nil, err // tells more than that the time is over
-	}
-	return res, nil
-}
-
-func notConnected(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }

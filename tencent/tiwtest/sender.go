@@ -63,7 +63,7 @@ type Refusal struct {
 // NewSender gives a Sender to a receiver's URL.
 func NewSender(s *Server, url string, sources ...Source) *Sender {
 	return &Sender{server: s, url: url, sources: sources, counts: Counts{RefusedByEvent: map[string]int64{}},
-		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 10 * time.Second}}} // receivers keep theirs for longer
 }
 
 // Run sends rate callbacks a second, over all sources, until ctx ends, and then waits for
