@@ -228,7 +228,7 @@ func (f *proxyFlags) serveMetrics(cache *webhook.Cache, metrics *proxy.Metrics, 
 		case stopping.Load():
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
 		case !cache.Ready():
-			http.Error(w, "not all keys have been read yet", http.StatusServiceUnavailable)
+			http.Error(w, "no key could be read yet, or not every place was looked at", http.StatusServiceUnavailable)
 		default:
 			fmt.Fprintln(w, "ok")
 		}

@@ -119,18 +119,27 @@ func TestProxyMonitoring(t *testing.T) {
 	r := newRig(t)
 	k := r.newKey()
 	second := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
-	r.put(testTarget, entry(k, rotator.Current))
 	p := r.proxy(r.standing(nil), nil, "TIWKEYD_TARGETS="+testTarget.String()+","+second.String())
 	for path, want := range map[string]int{"/healthz": 200, "/metrics": 200, "/readyz": 503, "/": 404, "/debug/pprof/": 404} {
 		if status, text := get(t, p.metrics+path); status != want {
 			t.Errorf("%s: %d %s", path, status, text)
 		}
 	}
-	if _, text := get(t, p.metrics+"/readyz"); !strings.Contains(text, "not all keys have been read yet") {
+	if _, text := get(t, p.metrics+"/readyz"); !strings.Contains(text, "no key could be read yet") {
 		t.Errorf("readyz: %s", text)
 	}
-	r.put(second, entry(r.newKey(), rotator.Current))
+	// An application that nobody has taken over yet does not stand in the way of the others.
+	r.put(testTarget, entry(k, rotator.Current))
 	r.await("it is ready", func() bool { status, _ := get(t, p.metrics+"/readyz"); return status == http.StatusOK })
+	reads := func(failing string) func() bool {
+		return func() bool {
+			_, text := get(t, p.metrics+"/metrics")
+			return strings.Contains(text, `tiwkeyd_proxy_keys_read_failing{target="`+second.String()+`"} `+failing)
+		}
+	}
+	r.await("the other's keys are not there", reads("1"))
+	r.put(second, entry(r.newKey(), rotator.Current))
+	r.await("the other's keys are there", reads("0"))
 	send(t, p.url, r.fresh(testTarget.SdkAppID, k))
 	send(t, p.url, "{")
 	_, text := get(t, p.metrics+"/metrics")

@@ -190,7 +190,7 @@ func TestProxyKeys(t *testing.T) {
 			return args, []string{"TIWKEYD_TARGETS=", "TIWKEYD_STORE=nonsense"}
 		}},
 		{"a key file for the only target", "1 files", func(r *rig, k, _ rotator.Key) (args, env []string) {
-			return []string{"--key-file", writeFile(r.t, k.Reveal())}, []string{"TIWKEYD_STORE="}
+			return []string{"--key-file", writeFile(r.t, k.Reveal()+"\n")}, []string{"TIWKEYD_STORE="}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -93,7 +93,7 @@ func TestCertificate(t *testing.T) {
 		return got.Leaf.SerialNumber.Int64()
 	}
 	complaints := func() int { return strings.Count(log.String(), "the old one stays in use") }
-	if serial() != 1 || serial() != 1 || log.String() != "" {
+	if first, again := serial(), serial(); first != 1 || again != 1 || log.String() != "" {
 		t.Errorf("at first: serial %d, log %s", serial(), log)
 	}
 	for _, step := range []struct {
