@@ -53,21 +53,32 @@ func (c *Cache) keep(ctx context.Context, a *app, r *ring) {
 		if !c.read(ctx, a, r) {
 			pause += rand.N(c.every)
 		}
-		select {
-		case <-time.After(time.Until(began.Add(pause))):
-		case <-r.demand:
-			select {
-			case <-time.After(time.Until(began.Add(min(c.every, rereadPause)))):
-				_ = c.rereads.Wait(ctx) // fails only when ctx ends
-			case <-ctx.Done():
-			}
-		case <-ctx.Done():
+		if waitUntil(ctx, began.Add(pause), r.demand) {
+			waitUntil(ctx, began.Add(min(c.every, rereadPause)), nil)
+			_ = c.rereads.Wait(ctx) // fails only when ctx ends
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		pause = c.every
 	}
+}
+
+// waitUntil waits for a time, for ctx to end, or for a demand, and reports whether it was that.
+func waitUntil(ctx context.Context, at time.Time, demand <-chan struct{}) (demanded bool) {
+	d := time.Until(at)
+	if d <= 0 {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-demand:
+		return true
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // read reads a target's keys once.

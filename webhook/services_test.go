@@ -168,7 +168,7 @@ func TestManyFlooded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("k")
 		var targets []Target
-		for i := range 1000 {
+		for i := range 150 {
 			targets = append(targets, Target{SdkAppID: int64(i + 1), Service: rotator.Transcode})
 			p.put(targets[i], "x")
 		}
@@ -183,13 +183,13 @@ func TestManyFlooded(t *testing.T) {
 				}
 			}()
 		}
-		time.Sleep(20 * time.Second)
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		n := p.count() - before
 		cancel()
 		c.Close()
-		if n < 1900 || n > 2110 {
-			t.Errorf("%d readings in twenty seconds", n)
+		if n < 950 || n > 1110 { // unbounded it would be 1500
+			t.Errorf("%d readings in ten seconds", n)
 		}
 	})
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -67,6 +70,43 @@ func TestProxyStops(t *testing.T) {
 		if p.code != 0 || !strings.Contains(p.String(), `"msg":"stopped"`) {
 			t.Errorf("%s: exit status %d\n%s", s, p.code, p)
 		}
+	}
+}
+
+// TestProxyStopsReading the keys only when nothing is in hand any more: a callback whose body
+// is still coming when it is told to stop may be signed with a key that it does not know yet.
+func TestProxyStopsReading(t *testing.T) {
+	r := newRig(t)
+	k, next := r.newKey(), r.newKey()
+	r.put(testTarget, entry(k, rotator.Current))
+	p := r.proxy(r.standing(nil), nil)
+	r.await("it is ready", func() bool { status, _ := get(t, p.metrics+"/readyz"); return status == http.StatusOK })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	body := r.fresh(testTarget.SdkAppID, next)
+	if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(conn)
+	if res, err := http.ReadResponse(answers, nil); err != nil || res.StatusCode != http.StatusContinue {
+		t.Fatal(res, err)
+	}
+	p.signal(syscall.SIGTERM)
+	r.awaitOutput(p.process, "the requests in hand are finished first")
+	r.put(testTarget, entry(next, rotator.Current), entry(k, rotator.Previous))
+	if _, err := io.WriteString(conn, body); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(answers, nil)
+	if status, text := answerOf(t, res, err); status != http.StatusOK || !strings.HasSuffix(text, next.ID()) {
+		t.Errorf("%d %s", status, text)
+	}
+	<-p.done
+	if p.code != 0 {
+		t.Errorf("exit status %d\n%s", p.code, p)
 	}
 }
 
@@ -229,5 +269,15 @@ func TestProxyFlags(t *testing.T) {
 	answer := make([]byte, 12)
 	if _, err := conn.Read(answer); err != nil || string(answer) != "HTTP/1.1 408" {
 		t.Errorf("%s, %v", answer, err)
+	}
+	r.awaitOutput(p.process, "did not come within 50ms")
+	q, err := http.NewRequest(http.MethodPost, p.url, strings.NewReader(once))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("X-Long", strings.Repeat("x", 64<<10))
+	res, err := http.DefaultClient.Do(q)
+	if status, _ := answerOf(t, res, err); status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a header of 64 KiB: %d", status)
 	}
 }

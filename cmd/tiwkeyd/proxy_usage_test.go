@@ -50,6 +50,9 @@ func TestProxyWrongUsage(t *testing.T) {
 		if code != exitUsage || !strings.Contains(out, c.want) || strings.Contains(out, "hands genuine") {
 			t.Errorf("%v %s: %d\n%s", c.args, c.env, code, out)
 		}
+		if n := strings.Count(out, "tiwkeyd: "); n != 1 && c.args != nil {
+			t.Errorf("%v %s: %d mistakes are told of\n%s", c.args, c.env, n, out)
+		}
 	}
 	out, code := r.ended([]string{"proxy", "--upstream", "x", "--listen", "x", "--metrics", "x", "--max-body", "-1", "--body-timeout", "0", "--leeway", "-1s", "--tls-cert", missing, "--tls-key", missing, "--key-file", "7="}, "TIWKEYD_TARGETS=7")
 	if n := strings.Count(out, "tiwkeyd: "); code != exitUsage || n != 8 {

@@ -21,12 +21,16 @@ import (
 type pair struct{ cert, key []byte }
 
 func newPair(t *testing.T, serial int64) pair {
+	return newPairUntil(t, serial, time.Now().Add(time.Hour))
+}
+
+func newPairUntil(t *testing.T, serial int64, end time.Time) pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"}, NotAfter: end}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +84,11 @@ func TestCertificate(t *testing.T) {
 	wrong("another's key")
 	replace(t, keyFile, []byte("nonsense"))
 	wrong("nonsense")
+	expired := newPairUntil(t, 4, time.Now().Add(-time.Minute))
+	replace(t, certFile, expired.cert)
+	replace(t, keyFile, expired.key)
+	wrong("expired")
+	replace(t, certFile, first.cert)
 	replace(t, keyFile, first.key)
 	c, err := load()
 	if err != nil {
@@ -107,6 +116,7 @@ func TestCertificate(t *testing.T) {
 		{"the key alone", func() { replace(t, keyFile, third.key) }, 2, false},
 		{"then its certificate", func() { replace(t, certFile, third.cert) }, 3, true},
 		{"nonsense", func() { replace(t, certFile, []byte("nonsense")) }, 3, false},
+		{"an expired one", func() { replace(t, certFile, expired.cert); replace(t, keyFile, expired.key) }, 3, false},
 		{"both deleted", func() { _ = os.Remove(certFile); _ = os.Remove(keyFile) }, 3, false},
 		{"back again", func() { replace(t, certFile, first.cert); replace(t, keyFile, first.key) }, 1, true},
 		{"the same, touched", func() { _ = os.Chtimes(certFile, time.Time{}, time.Now()) }, 1, true},

@@ -133,6 +133,28 @@ func TestBrokenReceiver(t *testing.T) {
 	}
 }
 
+// TestBrokenAnswer: an answer that breaks off is no success.
+func TestBrokenAnswer(t *testing.T) {
+	r := newRig(t, nil)
+	r.receiver.handle = func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	res, err := http.Post(r.URL, "application/json", strings.NewReader(callback(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if text, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("it seems whole: %s", text)
+	}
+	await(t, "it is counted", func() bool { return value(t, r.metrics, series(failed)) == "1" })
+	if value(t, r.metrics, series(handled)) != "0" {
+		t.Error("it is counted as handled")
+	}
+}
+
 // TestErrors tells those apart that mean that nothing has come to the receiver.
 func TestErrors(t *testing.T) {
 	wrap := func(op string, err error) error {
