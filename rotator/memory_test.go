@@ -233,6 +233,11 @@ func (m *memory) keyring(t Target) *Keyring {
 	return m.rings[t].Keyring
 }
 
+// signatureLife is how long Tencent honours a signed request.
+const signatureLife = 5 * time.Minute
+
+var errAway = errors.New("the store is away")
+
 var errOther = errors.New("some other error")
 
 func targets(n int) []Target {

@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// replica is a daemon on a machine with a clock of its own.
+type replica struct {
+	w      *World
+	name   string
+	engine *rotator.Engine
+	next   time.Time
+	busy   bool
+	skew   time.Duration // of its clock, within what replicas may disagree by
+	jump   time.Duration // and what it is wrong by for a while
+}
+
+// crash is what a killed replica panics with.
+type crash struct{}
+
+// now is the world's time as this replica's machine tells it.
+func (r *replica) now() time.Time { return r.w.now.Add(r.skew + r.jump) }
+
+// restart gives it an engine that remembers nothing.
+func (r *replica) restart() {
+	e, err := rotator.New(rotator.Options{Store: store{r}, API: api{r}, Clock: clock{r}, Random: random{r.w}, Policy: r.w.policy,
+		Due:    func(_ rotator.Target, at time.Time) time.Time { return at.Add(every) },
+		Events: r.tell})
+	if err != nil {
+		panic(err)
+	}
+	r.engine = e
+}
+
+func (r *replica) tell(ev rotator.Event) {
+	switch {
+	case ev.Phase == rotator.Idle:
+		return
+	case ev.Err != nil:
+		r.w.say("%s %s %s: %v", r.name, ev.Step, ev.Phase, ev.Err)
+	default:
+		r.w.say("%s %s %s (key %s)", r.name, ev.Step, ev.Phase, ev.Key)
+	}
+	if ev.Phase == rotator.Done && ev.Step == rotator.StepCommit {
+		r.w.commits++
+	}
+	if ev.Phase == rotator.Done && ev.Step == rotator.StepRollback {
+		r.w.rollbacks++
+	}
+}
+
+// visit runs one visit; a crash replaces the engine by a new one.
+func (r *replica) visit() {
+	if r.busy {
+		return
+	}
+	r.busy = true
+	defer func() {
+		r.busy = false
+		if p := recover(); p != nil {
+			if _, ok := p.(crash); !ok {
+				panic(p)
+			}
+			r.w.say("%s is killed", r.name)
+			r.restart()
+			r.next = r.w.now.Add(time.Duration(r.w.draw(300)) * time.Second)
+		}
+	}()
+	next := r.engine.Visit(background, r.w.target)
+	r.next = next.Add(-r.skew - r.jump)
+	if least := r.w.now.Add(100 * time.Millisecond); r.next.Before(least) {
+		r.next = least
+	}
+}
+
+// interlude happens inside a call, at every await: time passes, others run, the caller may die.
+func (r *replica) interlude() {
+	w := r.w
+	switch {
+	case w.calm:
+	case w.mishap(60):
+		panic(crash{})
+	case w.depth < 4 && w.mishap(25): // a pause, of seconds to hours
+		w.depth++
+		pause := time.Duration(w.draw(400)) * time.Second
+		if w.draw(4) == 0 {
+			pause *= 40
+		}
+		w.say("%s is paused for %s", r.name, pause)
+		w.Run(pause)
+		w.depth--
+		w.say("%s goes on", r.name)
+	default:
+		w.advance(time.Duration(w.draw(1500)) * time.Millisecond)
+	}
+}
+
+// turnClock makes its clock wrong, or right again: wrong by so little that clocks still agree
+// well enough, or by so much that Tencent refuses. The daemon finds out at its next wake-up.
+func (r *replica) turnClock() {
+	w := r.w
+	switch {
+	case r.jump != 0:
+		r.jump = 0
+	case w.draw(2) == 0:
+		r.jump = time.Duration(int(w.draw(61))-30) * time.Second
+	default:
+		r.jump = time.Duration(10+w.draw(600_000)) * time.Minute
+		if w.draw(2) == 0 {
+			r.jump = -r.jump
+		}
+	}
+	w.say("%s has its clock wrong by %s", r.name, r.jump)
+	if !r.busy {
+		r.next = w.now
+	}
+}
+
+func (r *replica) rightClock() {
+	r.jump = 0
+	if !r.busy {
+		r.next = r.w.now
+	}
+}
+
+// clock is a replica's clock.
+type clock struct{ r *replica }
+
+func (c clock) Now() time.Time                                 { return c.r.now() }
+func (c clock) Steady() time.Duration                          { return c.r.w.now.Sub(simStart) }
+func (c clock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
+
+type deadlineKey struct{}
+
+func (c clock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+	return context.WithValue(ctx, deadlineKey{}, at), func() {}
+}
+
+// random draws keys and names from the world.
+type random struct{ w *World }
+
+func (r random) Read(p []byte) (int, error) {
+	var b [8]byte
+	for n := 0; n < len(p); {
+		binary.LittleEndian.PutUint64(b[:], r.w.draw(1<<63))
+		n += copy(p[n:], b[:7])
+	}
+	return len(p), nil
+}

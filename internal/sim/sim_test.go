@@ -1,0 +1,122 @@
+package sim
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// options of the nth world.
+func options(seed uint64) Options { return Options{Seed: seed, Replicas: 1 + int(seed%5)} }
+
+// TestSimulation has ten thousand rotations go on in worlds full of mishaps.
+// TIWKEYD_SIM_ROTATIONS sets how many, TIWKEYD_SIM_SEED shows one world.
+func TestSimulation(t *testing.T) {
+	if s := os.Getenv("TIWKEYD_SIM_SEED"); s != "" {
+		w := Play(options(uint64(number(t, s))))
+		t.Logf("%+v\n%s", w.Result(), w.Timeline(1<<30))
+		return
+	}
+	wanted := int64(10_000)
+	if s := os.Getenv("TIWKEYD_SIM_ROTATIONS"); s != "" {
+		wanted = number(t, s)
+	}
+	var seed, rotations, rolledBack, events, mishaps atomic.Int64
+	var once sync.Once
+	var group sync.WaitGroup
+	began := time.Now()
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for rotations.Load() < wanted && !t.Failed() {
+				o := options(uint64(seed.Add(1)))
+				r := Count(o)
+				if r.Violation != "" {
+					once.Do(func() { t.Errorf("%s", Shrink(o).Describe()) })
+				}
+				rotations.Add(int64(r.Rotations))
+				rolledBack.Add(int64(r.RolledBack))
+				events.Add(int64(r.Events))
+				mishaps.Add(int64(r.Mishaps))
+			}
+		})
+	}
+	group.Wait()
+	took := time.Since(began).Seconds()
+	t.Logf("%d worlds, %d rotations, %d rolled back, %d mishaps, %d events: no violation; %.0f rotations and %.0f events a second",
+		seed.Load(), rotations.Load(), rolledBack.Load(), mishaps.Load(), events.Load(), float64(rotations.Load())/took, float64(events.Load())/took)
+	if rolledBack.Load() < rotations.Load()/20 || mishaps.Load() < rotations.Load() {
+		t.Error("too little goes wrong")
+	}
+}
+
+func number(t *testing.T, s string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestReplay: the same seed gives the same history, to the last line.
+func TestReplay(t *testing.T) {
+	for seed := range uint64(5) {
+		a, b := Play(options(seed)), Play(options(seed))
+		if a.Timeline(1<<30) != b.Timeline(1<<30) || a.Result().Events == 0 {
+			t.Errorf("seed %d gave two histories", seed)
+		}
+	}
+}
+
+// TestMutants: each guard of the protocol that is taken away is missed, and soon.
+// TIWKEYD_SIM_SHOW shows the shortest history found for each.
+func TestMutants(t *testing.T) {
+	for _, m := range Mutants() {
+		t.Run(string(m), func(t *testing.T) {
+			o, events, found := hunt(m)
+			if !found {
+				t.Fatal("the simulator does not find it")
+			}
+			t.Logf("| `%s` | %d | %d |", m, o.Seed, events)
+			if os.Getenv("TIWKEYD_SIM_SHOW") != "" {
+				t.Log(Shrink(o).Describe())
+			}
+		})
+	}
+}
+
+// hunt looks for the first world that a mutant does harm in, and counts the events until then.
+func hunt(m Mutant) (o Options, events int, found bool) {
+	for seed := uint64(1); seed < 3000; seed++ {
+		o = options(seed)
+		o.Mutant = m
+		r := Count(o)
+		events += r.Events
+		if r.Violation != "" {
+			return o, events, true
+		}
+	}
+	return o, events, false
+}
+
+// TestShrink: of what goes wrong in a world most has nothing to do with the violation.
+func TestShrink(t *testing.T) {
+	o, _, found := hunt(LeaseForSafety)
+	if !found {
+		t.Fatal("there is nothing to make small")
+	}
+	whole, small := Play(o), Shrink(o)
+	if small.Result().Violation == "" || small.Result().Mishaps >= whole.Result().Mishaps/2 {
+		t.Errorf("of %d mishaps %d are left", whole.Result().Mishaps, small.Result().Mishaps)
+	}
+	again := New(small.Options)
+	again.play()
+	if text := again.Describe(); text != small.Describe() || !strings.Contains(text, "VIOLATION") || !strings.Contains(text, "seed ") {
+		t.Errorf("what was made small is another history the second time:\n%s", text)
+	}
+}

@@ -1,0 +1,136 @@
+package sim
+
+import (
+	"context"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// tencent is the API, and the key that callbacks are signed with.
+type tencent struct {
+	inForce   rotator.Key
+	before    []rotator.Key // those that were in force earlier
+	foreign   bool          // somebody else set it
+	inFlight  []flight
+	forbidden bool // the credential may not ask which key is in force
+	barred    bool // the service has expired
+}
+
+// flight is a request that is still on its way.
+type flight struct {
+	from           string
+	key            rotator.Key
+	arrive, signed time.Time
+}
+
+// sign has callbacks signed with another key from now on.
+func (t *tencent) sign(k rotator.Key) {
+	if !k.Equal(t.inForce) {
+		t.before = append(t.before, t.inForce)
+		t.before = t.before[max(0, len(t.before)-50):]
+		t.inForce = k
+	}
+}
+
+// arrival takes the next request that arrives until a time, nil if there is none.
+func (t *tencent) arrival(until time.Time) *flight {
+	first := -1
+	for i, f := range t.inFlight {
+		if !f.arrive.After(until) && (first < 0 || f.arrive.Before(t.inFlight[first].arrive)) {
+			first = i
+		}
+	}
+	if first < 0 {
+		return nil
+	}
+	f := t.inFlight[first]
+	t.inFlight = append(t.inFlight[:first], t.inFlight[first+1:]...)
+	return &f
+}
+
+// signedWith reports whether a key is in force, or was a while ago.
+func (t *tencent) signedWith(k rotator.Key) bool {
+	for _, b := range t.before {
+		if b.Equal(k) {
+			return true
+		}
+	}
+	return t.inForce.Equal(k)
+}
+
+// api is Tencent as one replica reaches it.
+type api struct{ r *replica }
+
+// expired reports whether a request signed now would be refused for its time.
+func (a api) expired() bool { return (a.r.skew + a.r.jump).Abs() > signatureLife }
+
+func refusal(class rotator.Class, code string) error {
+	return &rotator.APIError{Class: class, Action: "Set", Code: code}
+}
+
+func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (string, error) {
+	w := a.r.w
+	if k.IsZero() {
+		w.fail("I4: an empty key is sent")
+	}
+	a.r.interlude()
+	// What the real client does last: the deadline by this machine's clock, then it is signed and sent.
+	deadline, ok := ctx.Value(deadlineKey{}).(time.Time)
+	if !w.Mutant.ignoresDeadlines() && (!ok || !a.r.now().Before(deadline)) {
+		return "", refusal(rotator.RefusedForNow, "ClientError.NotSent")
+	}
+	if a.expired() {
+		return "", refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
+	}
+	if w.tencent.barred {
+		return "", refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
+	}
+	id, err := a.set(k)
+	return id, w.Mutant.answer(err)
+}
+
+// set is what Tencent and the way to it make of a request that is in order.
+func (a api) set(k rotator.Key) (string, error) {
+	w, signed := a.r.w, a.r.now()
+	switch {
+	case w.mishap(9):
+		return "", refusal(rotator.RefusedForNow, "RequestLimitExceeded")
+	case w.mishap(9):
+		return "", refusal(rotator.Refused, "UnauthorizedOperation.SdkAppId")
+	case w.mishap(9):
+		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
+	case w.mishap(9):
+		w.apply(k)
+		return "", refusal(rotator.Doubtful, "InternalError")
+	case w.mishap(9): // it arrives as late as its signature allows
+		w.tencent.inFlight = append(w.tencent.inFlight, flight{a.r.name, k, w.now.Add(time.Duration(w.draw(420)) * time.Second), signed})
+		a.r.interlude()
+		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
+	}
+	w.apply(k)
+	a.r.interlude()
+	return "id", nil
+}
+
+func (a api) KeyInForce(context.Context, rotator.Target) (rotator.Key, error) {
+	w := a.r.w
+	t := &w.tencent
+	a.r.interlude()
+	switch {
+	case a.expired():
+		return rotator.Key{}, refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
+	case t.forbidden && len(w.vault.versions) > 0:
+		return rotator.Key{}, &rotator.APIError{Class: rotator.Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
+	case t.barred:
+		return rotator.Key{}, refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
+	case w.mishap(6):
+		return rotator.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
+	}
+	seen := w.Mutant.sees(w)
+	a.r.interlude() // the answer grows old on its way
+	if seen.IsZero() {
+		return rotator.Key{}, nil
+	}
+	return rotator.NewKey("", seen.Reveal()), nil
+}
