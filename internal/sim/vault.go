@@ -67,7 +67,7 @@ func (v *vault) snapshot(back int) rotator.Snapshot {
 // store is Vault as one replica reaches it.
 type store struct{ r *replica }
 
-var errAway = errors.New("Vault is away")
+var errAway = errors.New("the simulated Vault is away")
 
 func (s store) String() string { return "simulated" }
 
