@@ -10,10 +10,6 @@ type Event struct {
 	Callback
 	KeyID string // of the key that signed it; "" if it came unsigned and that was allowed
 	Body  []byte // as it came; not to be changed
-
-	// Data is EventData as *WhiteboardPushStarted or *WhiteboardPushStopped where the event is
-	// one of these and its data has the documented types, and else json.RawMessage.
-	Data any
 }
 
 // WhiteboardPushStarted tells that a whiteboard is being pushed.
@@ -47,9 +43,10 @@ type WhiteboardPushStopped struct {
 	Error         *struct{ Code, Message string }
 }
 
-// data gives EventData a type. Data that is not as documented is no reason to refuse a
-// genuine callback: it is handed on raw.
-func (c *Callback) data() any {
+// Data is EventData as *WhiteboardPushStarted or *WhiteboardPushStopped where the event is one
+// of these and its data has the documented types, and else json.RawMessage: that it is not as
+// documented is no reason to refuse a genuine callback.
+func (c *Callback) Data() any {
 	var typed any
 	switch c.EventType {
 	case "WhiteboardPushStarted":

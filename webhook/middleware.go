@@ -96,8 +96,7 @@ func (v *Verifier) read(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		return body, free, nil
+		return body, free, nil // and net/http has taken the deadline back at the body's end
 	case errors.As(err, &tooLarge):
 		return nil, free, refuse(TooLarge, "the body has more than %d bytes", v.MaxBody)
 	case errors.Is(err, errNoRoom):

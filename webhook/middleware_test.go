@@ -192,19 +192,19 @@ func TestEvents(t *testing.T) {
 		return f.events[len(f.events)-1]
 	}
 	started := send("WhiteboardPushStarted", `{"PushStartTime":1610545438,"PushUserId":"tic_push_user_1253_01","RoomId":1253,"TaskId":"bj0mt2l23osdj300hl30"}`)
-	if s, ok := started.Data.(*WhiteboardPushStarted); !ok || *s != (WhiteboardPushStarted{"bj0mt2l23osdj300hl30", 1253, "tic_push_user_1253_01", 1610545438}) || started.KeyID != "a" || started.SdkAppID != testApp {
+	if s, ok := started.Data().(*WhiteboardPushStarted); !ok || *s != (WhiteboardPushStarted{"bj0mt2l23osdj300hl30", 1253, "tic_push_user_1253_01", 1610545438}) || started.KeyID != "a" || started.SdkAppID != testApp {
 		t.Errorf("%+v", started)
 	}
 	stopped := send("WhiteboardPushStopped", `{"TaskId":"t","RoomId":880528,"GroupId":"880528","PushUserId":"u","FinishReason":"EXCEPTION","PushStartTime":1,"PushStopTime":2,"IMSyncTime":3,"ExceptionCnt":4,
 		"Error":{"Code":"FailedOperation.Record","Message":"words"}}`)
-	s, ok := stopped.Data.(*WhiteboardPushStopped)
+	s, ok := stopped.Data().(*WhiteboardPushStopped)
 	if !ok || s.GroupID != "880528" || s.FinishReason != FinishedException || s.PushStopTime != 2 || s.IMSyncTime != 3 || s.ExceptionCnt != 4 || s.Error == nil || s.Error.Code != "FailedOperation.Record" {
 		t.Errorf("%+v", stopped)
 	}
 	for event, data := range map[string]string{"TranscodeFinished": `{"a":1}`, "WhiteboardPushStarted": `{"RoomId":"not a number"}`, "WhiteboardPushStopped": `{"TaskId":7}`} {
 		e := send(event, data)
-		if raw, ok := e.Data.(interface{ MarshalJSON() ([]byte, error) }); !ok {
-			t.Errorf("%s: %T", event, e.Data)
+		if raw, ok := e.Data().(interface{ MarshalJSON() ([]byte, error) }); !ok {
+			t.Errorf("%s: %T", event, e.Data())
 		} else if text, err := raw.MarshalJSON(); err != nil || string(text) != data || e.EventType != event {
 			t.Errorf("%s: %s, %v", event, text, err)
 		}

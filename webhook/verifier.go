@@ -127,7 +127,7 @@ func (v *Verifier) judge(ctx context.Context, body []byte, came time.Time, resul
 		return nil, err
 	}
 	result.KeyID, result.EventType = id, c.EventType
-	return &Event{Callback: c, KeyID: id, Body: body, Data: c.data()}, nil
+	return &Event{Callback: c, KeyID: id, Body: body}, nil
 }
 
 // verify is Callback.Verify, and lets unsigned callbacks pass where that is wanted.
