@@ -76,7 +76,7 @@ func TestVerifyRetired(t *testing.T) {
 	for range 2 {
 		r.await("a rotation and its retirement", func() bool {
 			k := r.keyring()
-			return r.settled() && len(k.Keys) == 1 && !k.RotatedAt.IsZero() && (len(ids) == 0 || r.currentID() != ids[len(ids)-1])
+			return k != nil && r.settled() && len(k.Keys) == 1 && !k.RotatedAt.IsZero() && (len(ids) == 0 || r.currentID() != ids[len(ids)-1])
 		})
 		ids = append(ids, r.currentID())
 		d.signal(syscall.SIGUSR1)
