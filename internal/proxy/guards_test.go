@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +30,58 @@ func TestNamesByLetter(t *testing.T) {
 	}
 }
 
+// TestMoreNames: what receivers know a repeated callback by is ours, too.
+func TestMoreNames(t *testing.T) {
+	for _, name := range []string{"X-Idempotency-Key", "x_idempotency_key", "X-Real-Ip", "x.real.ip"} {
+		if !ours(name) {
+			t.Errorf("%s is not taken for ours", name)
+		}
+	}
+}
+
+// TestRootUpstream: a receiver that is named with the slash behind it has no path of its own.
+func TestRootUpstream(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Upstream = parse(t, "/") })
+	body := callback(1)
+	if status := r.raw(fmt.Sprintf("POST /a/b?x=1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)); status != 200 || r.receiver.requests()[0].RequestURI != "/a/b?x=1" {
+		t.Errorf("%d %v", status, r.receiver.requests())
+	}
+}
+
+// TestLogged: what is refused, and what breaks off, is told in the proxy's own log.
+func TestLogged(t *testing.T) {
+	r := newRig(t, nil)
+	if status, _ := r.post("{"); status != http.StatusBadRequest || !strings.Contains(r.log.String(), "callback not handed on") {
+		t.Errorf("%d, log:\n%s", status, r.log)
+	}
+	r.receiver.do(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	res, err := http.Post(r.URL, "application/json", strings.NewReader(callback(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	_, _ = io.Copy(io.Discard, res.Body)
+	await(t, "it is logged", func() bool { return strings.Contains(r.log.String(), "level=WARN msg=\"httputil:") })
+}
+
+// TestBounded: a receiver that does not answer the network's questions is not waited for
+// without end. That cannot be shown in short: the times are seconds.
+func TestBounded(t *testing.T) {
+	p := newPatient(Options{UpstreamTimeout: hang})
+	for name, transport := range map[string]*http.Transport{"pooled": p.pooled, "fresh": p.fresh} {
+		if transport.DialContext == nil || transport.TLSHandshakeTimeout <= 0 || transport.ResponseHeaderTimeout != hang || transport.IdleConnTimeout <= 0 {
+			t.Errorf("the %s transport waits without end", name)
+		}
+	}
+	if p.pooled.DisableKeepAlives || !p.fresh.DisableKeepAlives {
+		t.Error("what is called fresh is kept, or the other way round")
+	}
+}
+
 // TestUnrepeatable: a body that is not there any more is not sent again.
 func TestUnrepeatable(t *testing.T) {
 	at, answered := closing(t, insteadOfAnswer)
@@ -48,6 +101,15 @@ func TestUnrepeatable(t *testing.T) {
 			_, _ = io.Copy(io.Discard, res.Body)
 			_ = res.Body.Close()
 		}
+	}
+}
+
+// TestUnreadableCertificate is not told to have expired.
+func TestUnreadableCertificate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tls.pem")
+	replace(t, path, []byte("nonsense"))
+	if _, err := LoadCertificate(path, path, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "read the TLS certificate from") {
+		t.Error(err)
 	}
 }
 
