@@ -274,7 +274,7 @@ func TestReplayPlaces(t *testing.T) {
 		g := NewReplayGuard(10)
 		var all []*sighting
 		for _, expires := range []int64{50, 10, 40, 20, 30} {
-			all = append(all, g.admit(digestOf([]byte{byte(expires)}), expires, time.Unix(1, 0)))
+			all = append(all, admitted(g, digestOf([]byte{byte(expires)}), expires, time.Unix(1, 0)))
 		}
 		g.end(all[failing], false)
 		for place, s := range g.expiry {

@@ -57,9 +57,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 	var seen *sighting
 	if err == nil && v.Replays != nil {
-		if seen = v.Replays.admit(digestOf(body), event.ExpireTime, v.Now().Add(-v.Leeway)); seen == nil {
-			err = refuse(Replayed, "the very same callback was handled before")
-		}
+		seen, err = v.admit(ctx, body, event.ExpireTime)
 	}
 	if err != nil {
 		result.Reason = ReasonOf(err)
@@ -76,6 +74,22 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 	next.ServeHTTP(answer, r)
 	answer.finish()
 	result.Status = answer.status
+}
+
+// admit asks the ReplayGuard. A callback is judged by the time it came, and its body and the
+// keys may come later: so long after it has expired, another copy may still be let pass.
+func (v *Verifier) admit(ctx context.Context, body []byte, expireTime int64) (*sighting, error) {
+	ctx, cancel := context.WithTimeout(ctx, v.RereadTimeout)
+	defer cancel()
+	late := v.Leeway + v.BodyTimeout + v.RereadTimeout + time.Second
+	switch seen, err := v.Replays.admit(ctx, digestOf(body), expireTime, v.Now().Add(-late)); {
+	case err != nil:
+		return nil, refuse(Undecided, "the very same callback is being handled, for longer than %s", v.RereadTimeout)
+	case seen == nil:
+		return nil, refuse(Replayed, "the very same callback was handled before")
+	default:
+		return seen, nil
+	}
 }
 
 // read takes the body from the connection, no more of it than the limit, and no longer than
@@ -131,8 +145,8 @@ func readAll(r io.Reader, announced, limit int64, reserve func(int64) error) ([]
 		if len(body) < cap(body) {
 			continue
 		}
-		room := min(int64(2*cap(body)), limit+1)
-		if room > SmallBody {
+		room := min(int64(2*cap(body)), limit+1, SmallBody+1)
+		if cap(body) > SmallBody {
 			room = limit + 1
 			if announced >= int64(len(body)) && announced < limit {
 				room = announced + 1

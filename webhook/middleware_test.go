@@ -219,7 +219,7 @@ func TestReplays(t *testing.T) {
 	now := testNow
 	f := newFront(Options{Replays: guard, Now: func() time.Time { return now }})
 	at := func(n int, expire int64) string {
-		return string(tiwtest.Callback(testApp, "x", n, canaryA, time.Unix(expire, 0)))
+		return fixed(tiwtest.Callback(testApp, "x", n, canaryA, time.Unix(expire, 0)))
 	}
 	handled := func(body string) bool {
 		before := len(f.events)
@@ -380,6 +380,16 @@ func TestLargeBody(t *testing.T) {
 	r.ContentLength = DefaultMaxBody
 	if n := testing.AllocsPerRun(1, func() { f.ServeHTTP(httptest.NewRecorder(), r) }); n > 100 {
 		t.Error(n)
+	}
+}
+
+// TestSmallBody takes no room, in chunks neither.
+func TestSmallBody(t *testing.T) {
+	for n, want := range map[int]bool{SmallBody: false, SmallBody + 1: true} {
+		asked := false
+		if _, err := readAll(strings.NewReader(strings.Repeat("x", n)), -1, DefaultMaxBody, func(int64) error { asked = true; return nil }); err != nil || asked != want {
+			t.Errorf("%d bytes ask for room: %v, %v", n, asked, err)
+		}
 	}
 }
 

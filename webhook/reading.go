@@ -55,13 +55,24 @@ func (c *Cache) keep(ctx context.Context, a *app, r *ring) {
 		}
 		if waitUntil(ctx, began.Add(pause), r.demand) {
 			waitUntil(ctx, began.Add(min(c.every, rereadPause)), nil)
-			_ = c.rereads.Wait(ctx) // fails only when ctx ends
+			c.awaitTurn(ctx, began.Add(pause))
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		pause = c.every
 	}
+}
+
+// awaitTurn keeps the pace of the readings on demand, but puts off no reading that is due.
+func (c *Cache) awaitTurn(ctx context.Context, due time.Time) {
+	turn := c.rereads.Reserve()
+	if at := time.Now().Add(turn.Delay()); at.Before(due) {
+		waitUntil(ctx, at, nil)
+		return
+	}
+	turn.Cancel()
+	waitUntil(ctx, due, nil)
 }
 
 // waitUntil waits for a time, for ctx to end, or for a demand, and reports whether it was that.
@@ -108,7 +119,8 @@ func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 	if err == nil {
 		r.keys, r.readAt = keys, began
 	}
-	if err == nil || errors.Is(err, ErrNoKeyring) {
+	// That there never was a keyring is an answer. One that has gone is a place that is away.
+	if err == nil || (errors.Is(err, ErrNoKeyring) && r.readAt.IsZero()) {
 		r.answered = r.begun
 	}
 	a.hold(time.Now())

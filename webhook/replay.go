@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"container/heap"
+	"context"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ type sighting struct {
 	expires int64         // ExpireTime
 	place   int           // in the heap; -1: no more
 	done    chan struct{} // closed when it was dealt with, or could not be
+	ok      bool          // it was dealt with; to be read once done is closed
 }
 
 // NewReplayGuard gives a guard that remembers up to limit callbacks; 0 is DefaultReplays.
@@ -48,9 +50,9 @@ func NewReplayGuard(limit int) *ReplayGuard {
 func digestOf(body []byte) digest { return sha256.Sum256(body) }
 
 // admit remembers a callback and gives what to tell the end of. It gives nil if the very same
-// was dealt with before. If it is being dealt with, admit waits for the outcome: who failed at
-// it may be followed.
-func (g *ReplayGuard) admit(d digest, expireTime int64, now time.Time) *sighting {
+// was dealt with before. If it is being dealt with, admit waits for the outcome, until ctx ends:
+// who failed at it may be followed.
+func (g *ReplayGuard) admit(ctx context.Context, d digest, expireTime int64, now time.Time) (*sighting, error) {
 	for {
 		g.mu.Lock()
 		for len(g.expiry) > 0 && g.expiry[0].expires < now.Unix() {
@@ -66,15 +68,17 @@ func (g *ReplayGuard) admit(d digest, expireTime int64, now time.Time) *sighting
 			s := &sighting{digest: d, expires: expireTime, done: make(chan struct{})}
 			g.seen[d] = s
 			heap.Push(&g.expiry, s)
-			return s
+			return s, nil
 		}
 		g.mu.Unlock()
-		<-before.done
-		g.mu.Lock()
-		handled := g.seen[d] == before
-		g.mu.Unlock()
-		if handled {
-			return nil
+		select {
+		case <-before.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		// It may have been forgotten meanwhile, for its age or for want of room.
+		if before.ok {
+			return nil, nil
 		}
 	}
 }
@@ -86,6 +90,7 @@ func (g *ReplayGuard) end(s *sighting, ok bool) {
 	if !ok {
 		g.drop(s)
 	}
+	s.ok = ok
 	close(s.done)
 }
 

@@ -237,6 +237,58 @@ func TestRereadUnsigned(t *testing.T) {
 	})
 }
 
+// TestKeyringGone: that a keyring was there and is no more, as on a volume that is not mounted,
+// is no proof that a signature is forged.
+func TestKeyringGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(canaryA)
+		c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
+		defer c.Close()
+		f := newFront(Options{Keys: c})
+		time.Sleep(3 * time.Second)
+		p.change(func() { p.keys = map[Target]Keys{} })
+		if w := f.post(callback(canaryB)); w.Code != 503 {
+			t.Errorf("%d", w.Code)
+		}
+		if w := f.post(callback(canaryA)); w.Code != 200 {
+			t.Errorf("a held key: %d", w.Code)
+		}
+	})
+}
+
+// TestFloodDelaysNothing: readings that callbacks ask for put off none that is due.
+func TestFloodDelaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace("k")
+		var targets []Target
+		for i := range 300 {
+			targets = append(targets, Target{SdkAppID: int64(i + 1), Service: rotator.Transcode})
+			p.put(targets[i], "x")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		c := NewCache(ctx, p, CacheOptions{Every: time.Second}, targets...)
+		time.Sleep(5 * time.Second)
+		for _, target := range targets {
+			go func() {
+				for ctx.Err() == nil {
+					_, _ = c.Reread(ctx, target.SdkAppID, never)
+				}
+			}()
+		}
+		time.Sleep(7*time.Second + 500*time.Millisecond)
+		synctest.Wait()
+		oldest := time.Duration(0)
+		for _, s := range c.Status() {
+			oldest = max(oldest, time.Since(s.ReadAt))
+		}
+		cancel()
+		c.Close()
+		if oldest > time.Second {
+			t.Errorf("the keys of one are %s old", oldest)
+		}
+	})
+}
+
 // failing is a KeySource that cannot read.
 type failing struct{ n int }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,14 @@ var (
 
 // callback is a genuine body.
 func callback(key string) string {
-	return string(tiwtest.Callback(testApp, "WhiteboardPushStarted", 7, key, time.Unix(expiry2030, 0)))
+	return fixed(tiwtest.Callback(testApp, "WhiteboardPushStarted", 7, key, time.Unix(expiry2030, 0)))
+}
+
+var timestamp2030 = regexp.MustCompile(`"Timestamp":\d+`)
+
+// fixed is a body that is the same whenever it is made.
+func fixed(body []byte) string {
+	return timestamp2030.ReplaceAllString(string(body), fmt.Sprintf(`"Timestamp":%d`, expiry2030-600))
 }
 
 // listOf is an object's names and values as a list.

@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // How a receiver closes a connection without a word.
@@ -176,7 +178,16 @@ func TestErrors(t *testing.T) {
 // TestDyingReceiver: one that takes a callback and then dies gets it twice at most, however
 // many connections to it were idle.
 func TestDyingReceiver(t *testing.T) {
-	r := newRig(t, nil)
+	t.Run("listening", func(t *testing.T) { dying(t, false) })
+	t.Run("no more listening", func(t *testing.T) { dying(t, true) })
+}
+
+func dying(t *testing.T, deaf bool) {
+	u := &receiver{}
+	web := httptest.NewServer(u)
+	defer web.Close()
+	r := newRig(t, func(o *Options) { o.Upstream, o.UpstreamWait = parse(t, web.URL), 300*time.Millisecond })
+	r.receiver = u
 	const n = 8
 	var all sync.WaitGroup
 	r.receiver.do(func(http.ResponseWriter, *http.Request) { all.Done(); all.Wait() })
@@ -187,6 +198,11 @@ func TestDyingReceiver(t *testing.T) {
 	}
 	group.Wait()
 	r.receiver.do(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	want := 2
+	if deaf {
+		_ = web.Listener.Close()
+		want = 1
+	}
 	if status, _ := r.post(callback(100)); status != http.StatusBadGateway {
 		t.Errorf("status %d", status)
 	}
@@ -196,7 +212,7 @@ func TestDyingReceiver(t *testing.T) {
 			came++
 		}
 	}
-	if came != 2 {
+	if came != want {
 		t.Errorf("it came %d times", came)
 	}
 }

@@ -40,7 +40,7 @@ func newPatient(o Options) *patient {
 
 // RoundTrip tries until the wait is over.
 func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := p.send(r)
+	res, sent, err := p.send(r)
 	if err == nil || !notConnected(err) || p.wait <= 0 {
 		return res, err
 	}
@@ -51,7 +51,12 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 500*time.Millisecond
 	res, ended := backoff.Retry(ctx, func() (*http.Response, error) {
 		var res *http.Response
-		if res, err = p.send(r); err != nil && !notConnected(err) {
+		if sent { // and may have come to the receiver: no connection that could break off again
+			res, err = p.again(r)
+		} else {
+			res, sent, err = p.send(r)
+		}
+		if err != nil && !notConnected(err) {
 			return nil, backoff.Permanent(err)
 		}
 		return res, err
@@ -66,7 +71,7 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 // ended without a byte of an answer: most likely the receiver closed it at that very moment.
 // If it did not, the request comes to it twice, never more often. The library would repeat it
 // for each idle connection, if it were given a way to.
-func (p *patient) send(r *http.Request) (*http.Response, error) {
+func (p *patient) send(r *http.Request) (res *http.Response, sent bool, err error) {
 	var used, answered atomic.Bool
 	first := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		GotConn:              func(c httptrace.GotConnInfo) { used.Store(c.Reused) },
@@ -76,10 +81,16 @@ func (p *patient) send(r *http.Request) (*http.Response, error) {
 	if r.GetBody != nil {
 		first.Body, _ = r.GetBody() // from memory: it cannot fail
 	}
-	res, err := p.pooled.RoundTrip(first)
+	res, err = p.pooled.RoundTrip(first)
 	if err == nil || r.GetBody == nil || !used.Load() || answered.Load() || timeout(err) {
-		return res, err
+		return res, false, err
 	}
+	res, err = p.again(r)
+	return res, true, err
+}
+
+// again sends a request on a connection of its own.
+func (p *patient) again(r *http.Request) (*http.Response, error) {
 	again := r.WithContext(r.Context())
 	again.GetBody = nil
 	again.Body, _ = r.GetBody()

@@ -70,10 +70,28 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 	}
 	options := o.Webhook
 	options.Log, options.Observe = o.Log, o.Metrics.observe
-	verified := webhook.Middleware(options)(reverse)
+	verified := webhook.Middleware(options)(keepAnswer(reverse))
 	return o.Metrics.time(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		verified.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, r.Context())))
 	})), transport.pooled.CloseIdleConnections
+}
+
+// keepAnswer has what the receiver said count, also where the sender has not waited for all of
+// it: the library gives up an answer that it cannot hand back by a panic.
+func keepAnswer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			sender, ok := r.Context().Value(senderKey{}).(context.Context)
+			if p != http.ErrAbortHandler || !ok || sender.Err() == nil {
+				panic(p)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // senderKey is for the context that ends when the sender goes away, or has its answer.

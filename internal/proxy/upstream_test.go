@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tiwkeyd/webhook"
 )
 
 // deaf is an address that is taken and does not listen until it is told to.
@@ -217,6 +219,30 @@ func TestGoneSender(t *testing.T) {
 	r.goneFrom(func() bool { return len(r.receiver.requests()) == 1 })
 	close(goOn)
 	await(t, "the proxy is done with it", r.done)
+}
+
+// TestGoneSenderReplay: what the receiver has taken and said so of is not sent to it again, though
+// nobody waited for all that it said.
+func TestGoneSenderReplay(t *testing.T) {
+	for _, words := range []string{"", "ok", strings.Repeat("long", 20000)} {
+		r := newRig(t, func(o *Options) { o.Webhook.Replays = webhook.NewReplayGuard(0) })
+		goOn := make(chan struct{})
+		r.receiver.do(func(w http.ResponseWriter, _ *http.Request) {
+			<-goOn
+			w.WriteHeader(http.StatusOK)
+			_, _ = io.WriteString(w, words)
+		})
+		r.goneFrom(func() bool { return len(r.receiver.requests()) == 1 })
+		close(goOn)
+		await(t, "the proxy is done with it", r.done)
+		if value(t, r.metrics, series(failed)) != "0" {
+			t.Errorf("%.9q: counted as failed", words)
+		}
+		r.receiver.do(nil)
+		if status, _ := r.post(callback(1)); status != http.StatusOK || len(r.receiver.requests()) != 1 {
+			t.Errorf("%.9q: %d, it came %d times", words, status, len(r.receiver.requests()))
+		}
+	}
 }
 
 // TestStalledAnswer: of an answer that has begun and nobody waits for, the rest is not waited
