@@ -64,9 +64,11 @@ func New(o Options) (*Store, error) {
 			return nil, fmt.Errorf("vault: %s: %w", name, err)
 		}
 	}
-	// The library's bound is for one try, and must leave room for its retries.
+	// The library's bound is for one try, and must leave room for its retries. Its waits, the
+	// longest of which is twice the second figure, leave who gives a call two seconds what Vault
+	// said ("sealed"), not only that there was no time.
 	cfg.Timeout = callTimeout
-	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, time.Second
+	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, 500*time.Millisecond
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
