@@ -31,6 +31,16 @@ func newPlace(values ...string) *place {
 	return p
 }
 
+// crowd is a place of so many targets. Application n has the key id-(n-1).
+func crowd(n int) (*place, []Target) {
+	p, targets := newPlace(), make([]Target, n)
+	for i := range targets {
+		targets[i] = Target{SdkAppID: int64(i + 1), Service: rotator.Transcode}
+		p.put(targets[i], fmt.Sprint(i))
+	}
+	return p, targets
+}
+
 func (p *place) put(t Target, values ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,12 +252,7 @@ func TestCacheAway(t *testing.T) {
 // TestCacheMany: of many targets each is read less often.
 func TestCacheMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlace("one")
-		var targets []Target
-		for i := range 200 {
-			targets = append(targets, Target{SdkAppID: int64(i + 1), Service: rotator.Transcode})
-			p.put(targets[i], fmt.Sprint(i))
-		}
+		p, targets := crowd(200)
 		c := NewCache(t.Context(), p, CacheOptions{}, targets...)
 		time.Sleep(11 * time.Second)
 		before := p.count()

@@ -19,14 +19,14 @@ import (
 	"tiwkeyd/rotator"
 )
 
-// TestRoomAsked: room is asked for what is long, once, and for as much as it takes.
+// TestRoomAsked: room is asked for what is long, in chunks or not, once, and for as much as it takes.
 func TestRoomAsked(t *testing.T) {
 	const limit = 200_000
 	for _, c := range []struct {
 		n, announced int64
 		want         []int64
 	}{
-		{SmallBody - 1, -1, nil}, {SmallBody - 1, SmallBody - 1, nil}, {5000, limit, nil}, {SmallBody + 1, SmallBody + 1, []int64{SmallBody + 2}}, {100_000, 100_000, []int64{100_001}},
+		{SmallBody - 1, -1, nil}, {SmallBody - 1, SmallBody - 1, nil}, {SmallBody, -1, nil}, {SmallBody + 1, -1, []int64{limit + 1}}, {5000, limit, nil}, {SmallBody + 1, SmallBody + 1, []int64{SmallBody + 2}}, {100_000, 100_000, []int64{100_001}},
 		{100_000, -1, []int64{limit + 1}}, {limit, limit, []int64{limit + 1}}, {100_000, 40_000, []int64{40_001, limit + 1}}, {100_000, 1, []int64{limit + 1}},
 	} {
 		var asked []int64

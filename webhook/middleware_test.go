@@ -383,16 +383,6 @@ func TestLargeBody(t *testing.T) {
 	}
 }
 
-// TestSmallBody takes no room, in chunks neither.
-func TestSmallBody(t *testing.T) {
-	for n, want := range map[int]bool{SmallBody: false, SmallBody + 1: true} {
-		asked := false
-		if _, err := readAll(strings.NewReader(strings.Repeat("x", n)), -1, DefaultMaxBody, func(int64) error { asked = true; return nil }); err != nil || asked != want {
-			t.Errorf("%d bytes ask for room: %v, %v", n, asked, err)
-		}
-	}
-}
-
 // TestBodiesOfAllLengths come through whole, announced or not, or announced wrongly.
 func TestBodiesOfAllLengths(t *testing.T) {
 	const limit = 200_000

@@ -185,7 +185,7 @@ func TestReplayWaiter(t *testing.T) {
 func TestReplayHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{Replays: NewReplayGuard(10)})
-		hang, body := make(chan struct{}), callback(canaryA) // which holds the time
+		hang, body := make(chan struct{}), callback(canaryA)
 		f.handle = func(http.ResponseWriter, *http.Request, []byte) { <-hang }
 		go f.post(body)
 		synctest.Wait()

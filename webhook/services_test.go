@@ -163,26 +163,26 @@ func TestCareless(t *testing.T) {
 	})
 }
 
+// flood asks for every target's keys anew, again and again, until ctx ends.
+func flood(ctx context.Context, c *Cache, targets []Target) {
+	for _, target := range targets {
+		go func() {
+			for ctx.Err() == nil {
+				_, _ = c.Reread(ctx, target.SdkAppID, never)
+			}
+		}()
+	}
+}
+
 // TestManyFlooded: the readings that callbacks of many applications ask for are bounded, too.
 func TestManyFlooded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlace("k")
-		var targets []Target
-		for i := range 150 {
-			targets = append(targets, Target{SdkAppID: int64(i + 1), Service: rotator.Transcode})
-			p.put(targets[i], "x")
-		}
+		p, targets := crowd(150)
 		ctx, cancel := context.WithCancel(t.Context())
 		c := NewCache(ctx, p, CacheOptions{Every: time.Hour}, targets...)
 		time.Sleep(2 * time.Hour)
 		before := p.count()
-		for _, target := range targets {
-			go func() {
-				for ctx.Err() == nil {
-					_, _ = c.Reread(ctx, target.SdkAppID, never)
-				}
-			}()
-		}
+		flood(ctx, c, targets)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		n := p.count() - before
@@ -259,22 +259,11 @@ func TestKeyringGone(t *testing.T) {
 // TestFloodDelaysNothing: readings that callbacks ask for put off none that is due.
 func TestFloodDelaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlace("k")
-		var targets []Target
-		for i := range 300 {
-			targets = append(targets, Target{SdkAppID: int64(i + 1), Service: rotator.Transcode})
-			p.put(targets[i], "x")
-		}
+		p, targets := crowd(300)
 		ctx, cancel := context.WithCancel(t.Context())
 		c := NewCache(ctx, p, CacheOptions{Every: time.Second}, targets...)
 		time.Sleep(5 * time.Second)
-		for _, target := range targets {
-			go func() {
-				for ctx.Err() == nil {
-					_, _ = c.Reread(ctx, target.SdkAppID, never)
-				}
-			}()
-		}
+		flood(ctx, c, targets)
 		time.Sleep(7*time.Second + 500*time.Millisecond)
 		synctest.Wait()
 		oldest := time.Duration(0)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -155,6 +154,7 @@ func TestBrokenAnswer(t *testing.T) {
 	if value(t, r.metrics, series(handled)) != "0" {
 		t.Error("it is counted as handled")
 	}
+	await(t, "it is logged", func() bool { return strings.Contains(r.log.String(), "level=WARN msg=\"httputil:") })
 }
 
 // TestErrors tells those apart that mean that nothing has come to the receiver.
@@ -183,11 +183,7 @@ func TestDyingReceiver(t *testing.T) {
 }
 
 func dying(t *testing.T, deaf bool) {
-	u := &receiver{}
-	web := httptest.NewServer(u)
-	defer web.Close()
-	r := newRig(t, func(o *Options) { o.Upstream, o.UpstreamWait = parse(t, web.URL), 300*time.Millisecond })
-	r.receiver = u
+	r := newRig(t, func(o *Options) { o.UpstreamWait = 300 * time.Millisecond })
 	const n = 8
 	var all sync.WaitGroup
 	r.receiver.do(func(http.ResponseWriter, *http.Request) { all.Done(); all.Wait() })
@@ -200,7 +196,7 @@ func dying(t *testing.T, deaf bool) {
 	r.receiver.do(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	want := 2
 	if deaf {
-		_ = web.Listener.Close()
+		_ = r.upstream.Listener.Close()
 		want = 1
 	}
 	if status, _ := r.post(callback(100)); status != http.StatusBadGateway {

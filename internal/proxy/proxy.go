@@ -58,9 +58,7 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 		ModifyResponse: func(res *http.Response) error {
 			// The callback has come to the receiver. What it goes on to answer matters as long as
 			// the sender is there.
-			if sender, ok := res.Request.Context().Value(senderKey{}).(context.Context); ok {
-				context.AfterFunc(sender, func() { _ = res.Body.Close() })
-			}
+			context.AfterFunc(sender(res.Request), func() { _ = res.Body.Close() })
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -81,12 +79,7 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 func keepAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			p := recover()
-			if p == nil {
-				return
-			}
-			sender, ok := r.Context().Value(senderKey{}).(context.Context)
-			if p != http.ErrAbortHandler || !ok || sender.Err() == nil {
+			if p := recover(); p != nil && (p != http.ErrAbortHandler || sender(r).Err() == nil) {
 				panic(p)
 			}
 		}()
@@ -94,8 +87,12 @@ func keepAnswer(next http.Handler) http.Handler {
 	})
 }
 
-// senderKey is for the context that ends when the sender goes away, or has its answer.
 type senderKey struct{}
+
+// sender is the context that ends when the sender of a request goes away, or has its answer.
+func sender(r *http.Request) context.Context {
+	return r.Context().Value(senderKey{}).(context.Context)
+}
 
 // rewrite makes the request to the receiver. Hop-by-hop headers are gone already, so that the
 // sender cannot have ours removed by naming them in Connection.

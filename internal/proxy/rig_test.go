@@ -98,6 +98,7 @@ type rig struct {
 	*httptest.Server
 	t        *testing.T
 	receiver *receiver
+	upstream *httptest.Server // the receiver's; nil if change gave another
 	metrics  *Metrics
 	log      *locked
 }
@@ -132,9 +133,9 @@ func newRig(t *testing.T, change func(*Options)) *rig {
 	}
 	r.metrics = o.Metrics
 	if o.Upstream == nil || o.Upstream.Host == "" {
-		web := httptest.NewServer(r.receiver)
-		t.Cleanup(web.Close)
-		u := parse(t, web.URL)
+		r.upstream = httptest.NewServer(r.receiver)
+		t.Cleanup(r.upstream.Close)
+		u := parse(t, r.upstream.URL)
 		if o.Upstream != nil {
 			u.Path = o.Upstream.Path
 		}

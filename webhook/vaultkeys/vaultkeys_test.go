@@ -178,16 +178,17 @@ func cacheSeesChange(t *testing.T, v *vaulttest.Server, kv *api.KVv2) {
 	t.Cleanup(cache.Close)
 	hang, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	never := func(webhook.Keys) bool { return false }
 	holds := func(want string) {
 		t.Helper()
 		for held := ""; held != want; {
-			keys, _ := cache.Reread(hang, target.SdkAppID, func(webhook.Keys) bool { return false })
+			keys, _ := cache.Reread(hang, target.SdkAppID, never)
 			if held = ids(keys); hang.Err() != nil {
 				t.Fatalf("it holds %q, never %q", held, want)
 			}
 		}
 	}
-	if _, err := cache.Reread(t.Context(), target.SdkAppID, func(webhook.Keys) bool { return false }); !errors.Is(err, webhook.ErrNoKeyring) || cache.Ready() {
+	if _, err := cache.Reread(t.Context(), target.SdkAppID, never); !errors.Is(err, webhook.ErrNoKeyring) || cache.Ready() {
 		t.Errorf("before there is a keyring: %v", err)
 	}
 	write(t, all, target, canary+"1")
@@ -199,7 +200,7 @@ func cacheSeesChange(t *testing.T, v *vaulttest.Server, kv *api.KVv2) {
 	for err := error(nil); err == nil || !strings.Contains(err.Error(), "unseal it"); {
 		var keys webhook.Keys
 		short, done := context.WithTimeout(hang, 3*time.Second)
-		keys, err = cache.Reread(short, target.SdkAppID, func(webhook.Keys) bool { return false })
+		keys, err = cache.Reread(short, target.SdkAppID, never)
 		done()
 		if hang.Err() != nil || ids(keys) != "id-"+canary+"2 id-"+canary+"1" || !cache.Ready() {
 			t.Fatalf("while Vault is sealed: %q, %v", ids(keys), err)
