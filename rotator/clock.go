@@ -35,9 +35,10 @@ func (SystemClock) After(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// WithDeadline is the standard library's.
-func (SystemClock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
-	return context.WithDeadline(ctx, at)
+// WithDeadline is the standard library's. The deadline is one by the monotonic clock as well:
+// when the wall clock is set back, it comes no later.
+func (c SystemClock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, at.Sub(c.Now()))
 }
 
 // longestSleep bounds one sleep: a timer does not count the time a machine was suspended.

@@ -83,12 +83,15 @@ type track struct {
 
 	snap        Snapshot // as last read or written
 	snapAt      time.Time
-	pending     Key     // the last pending key seen
-	pendingSeen watch   // of the pending key, for obs.Since
-	currentSeen watch   // of the current key, for obs.CurrentSince
-	set         Key     // what Tencent last said it had set, until it is seen in force
-	lastErr     error   // why the last visit got stuck, nil if it did not
-	failure     Failure // the last refusal of a push
+	pending     Key   // the last pending key seen
+	pendingSeen watch // of the pending key, for obs.Since
+	currentSeen watch // of the current key, for obs.CurrentSince
+	// previousSeen is since when each previous key was seen as such, for obs.Previous, by id
+	// and the steady clock.
+	previousSeen map[string]time.Duration
+	set          Key     // what Tencent last said it had set, until it is seen in force
+	lastErr      error   // why the last visit got stuck, nil if it did not
+	failure      Failure // the last refusal of a push
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
@@ -127,7 +130,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
 	tr.lastErr = nil
-	readAt := e.clock.Now() // before the read: a request may be delayed on its way as well
+	readAt := e.moment() // before the read: a request may be delayed on its way as well
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
 	}
@@ -146,7 +149,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			return e.nextVisit(tr, a.Until, a.Watch)
 		}
 		e.emit(tr, a, Begin, nil)
-		began := e.clock.Now()
+		began := e.moment()
 		err := e.do(ctx, tr, a, w, readAt)
 		switch {
 		case err == nil:
@@ -157,7 +160,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			continue
 		case errors.Is(err, errStale), errors.Is(err, ErrConflict):
 			e.log.Debug("the keyring is read again", "target", t, "step", a.Step, "because", err)
-			began = e.clock.Now()
+			began = e.moment()
 			if err := e.read(ctx, tr); err != nil {
 				return e.storeFailed(tr, a.Step, err)
 			}

@@ -77,8 +77,15 @@ func TestPushIsFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		e, _ := engineOn(t, m, "me", nil, nil)
-		if err := e.set(t.Context(), &track{target: target}, keyC, time.Now().Add(time.Second)); !errors.Is(err, errStale) || m.setCalls(target) != 0 {
-			t.Errorf("the clock was set back: %v", err)
+		now := e.moment()
+		for name, readAt := range map[string]moment{
+			"the clock was set back":                          {now.wall.Add(time.Second), now.steady},
+			"the clock was set back while this was paused":    {now.wall, now.steady - time.Minute},
+			"the machine was suspended, and time stood still": {now.wall.Add(-time.Minute), now.steady},
+		} {
+			if err := e.set(t.Context(), &track{target: target}, keyC, readAt); !errors.Is(err, errStale) || m.setCalls(target) != 0 {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	})
 }
@@ -107,16 +114,17 @@ func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
 		key := m.adoptedKey(target, "value")
 		m.slow = 5 * time.Second
 		e, _ := engineOn(t, m, "me", nil, nil)
-		began := e.clock.Now()
+		began := e.moment()
 		tr := &track{target: target, obs: Observation{Sight: Forbidden}}
-		if err := e.set(t.Context(), tr, key, began); err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began) {
-			t.Errorf("%v, %+v, %s after it was sent", err, tr.obs, tr.obs.At.Sub(began))
+		if err := e.set(t.Context(), tr, key, began); err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began.wall) {
+			t.Errorf("%v, %+v, %s after it was sent", err, tr.obs, tr.obs.At.Sub(began.wall))
 		}
 	})
 }
 
-// TestWrittenAfterTheWrite: a write that was held up became readable at its end.
-func TestWrittenAfterTheWrite(t *testing.T) {
+// TestPreviousSinceTheWrite: a write that was held up became readable at its end. What it left
+// as it was has been so since it was first seen.
+func TestPreviousSinceTheWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -133,11 +141,40 @@ func TestWrittenAfterTheWrite(t *testing.T) {
 		if got := tr.obs.Previous["V"]; !got.Equal(seen) {
 			t.Errorf("seen as a previous one since %s before the read ended", seen.Sub(got))
 		}
-		if err := e.write(t.Context(), tr, k.Clone()); err != nil {
+		k = k.Clone()
+		k.Keys = append(k.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: time.Now().Add(time.Hour)})
+		if err := e.write(t.Context(), tr, k); err != nil {
 			t.Fatal(err)
 		}
-		if tr.snap.Written.Before(time.Now()) || !tr.obs.Previous["V"].Equal(seen) {
-			t.Errorf("written %s before the write ended; previous since %s", time.Since(tr.snap.Written), tr.obs.Previous["V"])
+		if !tr.snap.Written.IsZero() || !tr.obs.Previous["W"].Equal(time.Now()) || !tr.obs.Previous["V"].Equal(seen) {
+			t.Errorf("written %s; previous since %s", tr.snap.Written, tr.obs.Previous)
+		}
+	})
+}
+
+// TestClockWasBehind: whoever saw a key taken back while its clock was hours behind has not
+// seen it so for hours once the clock is right.
+func TestClockWasBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		k := m.rings[target].Keyring
+		keep := time.Now().Add(tablePolicy.Timing.RollbackKeep)
+		k.Keys = append(k.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: keep})
+		m.rings[target] = Snapshot{Keyring: k, Version: 2, Written: time.Now()}
+		m.ahead = -5 * time.Hour
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		time.Sleep(time.Minute)
+		m.change(func() { m.ahead = 0 })
+		time.Sleep(time.Until(keep) - time.Second)
+		if m.keyring(target).Lookup(keyV) == nil {
+			t.Error("the key is retired already")
+		}
+		time.Sleep(tablePolicy.Reconcile)
+		if m.keyring(target).Lookup(keyV) != nil {
+			t.Error("the key is never retired")
 		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 // do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
 // ask for another read; any other error is the store's.
-func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt time.Time) error {
+func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt moment) error {
 	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
 	switch a.Step {
 	case StepObserve:
@@ -183,7 +183,7 @@ func (e *Engine) confirm(ctx context.Context, tr *track) error {
 }
 
 // push sets the pending key.
-func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt time.Time) error {
+func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt moment) error {
 	err := e.set(ctx, tr, key, readAt)
 	if err == nil {
 		tr.set = key
@@ -212,8 +212,8 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 
 // reassert sets the current key again. A keyring that is older than the look does not tell
 // whether what was seen is foreign: a key is in the keyring before it is set.
-func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt time.Time) error {
-	if readAt.Before(tr.obs.At) {
+func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment) error {
+	if readAt.wall.Before(tr.obs.At) {
 		return errStale
 	}
 	err, t := e.set(ctx, tr, key, readAt), &e.policy.Timing
@@ -238,12 +238,13 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt time.T
 
 // set sends key, which the keyring had at readAt, within the push deadline. What was known
 // of Tencent's side is void after it, unless the answer itself has to serve as the proof.
-func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt time.Time) error {
-	at, deadline := e.clock.Now(), readAt.Add(e.policy.Timing.PushDeadline)
-	if at.Sub(readAt) > e.policy.Timing.PushDeadline/4 || at.Before(readAt) {
+func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) error {
+	now := e.moment()
+	at, age := now.wall, readAt.since(now)
+	if age > e.policy.Timing.PushDeadline/4 || at.Before(readAt.wall) {
 		return errStale
 	}
-	ctx, cancel := e.clock.WithDeadline(ctx, deadline)
+	ctx, cancel := e.clock.WithDeadline(ctx, at.Add(e.policy.Timing.PushDeadline-age))
 	defer cancel()
 	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
 	_, err := e.api.SetKey(ctx, tr.target, key)

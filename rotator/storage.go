@@ -59,6 +59,12 @@ type moment struct {
 
 func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()} }
 
+// since is how long ago a moment was, by the clock that says longer: the steady one may stand
+// still while the machine is suspended, the wall clock may have been set back meanwhile.
+func (m moment) since(now moment) time.Duration {
+	return max(now.wall.Sub(m.wall), now.steady-m.steady)
+}
+
 // watch is since when a key was found in the store at every look, by the steady clock.
 type watch struct {
 	key   Key
@@ -99,7 +105,11 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
 	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
-	tr.obs.Previous = previousSince(s.Keyring, tr.obs.Previous, now.wall)
+	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
+	tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
+	for id, since := range tr.previousSeen {
+		tr.obs.Previous[id] = now.wall.Add(since - now.steady)
+	}
 }
 
 // unbrokenSince is since when the store has answered without a break, for whatever target,
@@ -120,18 +130,20 @@ func (e *Engine) unbrokenSince(began moment) time.Duration {
 	return e.unbroken
 }
 
-// previousSince carries over since when each previous key has been seen as one.
-func previousSince(k *Keyring, seen map[string]time.Time, now time.Time) map[string]time.Time {
-	if k == nil || len(k.Keys) == 0 {
-		return nil
+// previousSeen carries over since when each previous key has been seen as one, by the steady
+// clock: a wall clock that was behind and is set right would make that look long ago.
+func previousSeen(k *Keyring, seen map[string]time.Duration, now time.Duration) map[string]time.Duration {
+	since := map[string]time.Duration{}
+	if k == nil {
+		return since
 	}
-	since := make(map[string]time.Time, len(k.Keys))
 	for _, e := range k.Keys {
-		if e.State == Previous {
-			since[e.Key.ID()] = now
-			if at, ok := seen[e.Key.ID()]; ok {
-				since[e.Key.ID()] = at
-			}
+		if e.State != Previous {
+			continue
+		}
+		since[e.Key.ID()] = now
+		if at, ok := seen[e.Key.ID()]; ok {
+			since[e.Key.ID()] = at
 		}
 	}
 	return since
@@ -150,7 +162,8 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	if err != nil {
 		return fmt.Errorf("write the keyring of %s to %s: %w", tr.target, e.store, err)
 	}
-	e.took(tr, Snapshot{Keyring: k, Version: version, Written: e.clock.Now()}, began)
+	// When it became readable the store will tell; this machine's clock may be wrong.
+	e.took(tr, Snapshot{Keyring: k, Version: version}, began)
 	return nil
 }
 

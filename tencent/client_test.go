@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 
@@ -209,29 +210,47 @@ func TestNeverSent(t *testing.T) {
 	}
 }
 
-// TestLateByTheWallClock has the process stopped between signing and sending: the context's
-// timer has not fired, but the wall clock says that the deadline has passed.
-func TestLateByTheWallClock(t *testing.T) {
+// TestLateByEitherClock has the process stopped between signing and sending: the context's timer
+// has not fired, but a clock says that the deadline has passed. That the wall clock was set back
+// meanwhile does not make it earlier.
+func TestLateByEitherClock(t *testing.T) {
 	s, _ := start(t, tiwtest.Options{})
-	var jump atomic.Int64
-	c, err := New(Options{Endpoint: s.URL, Credentials: Static(NewCredential(secretID, secretKey, "")),
-		Now: func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }})
-	if err != nil {
-		t.Fatal(err)
+	for name, now := range map[string]func() time.Time{
+		"wall clock":      func() time.Time { return time.Now().Round(0).Add(time.Minute) },
+		"monotonic clock": func() time.Time { return laterByTheMonotonicClock(time.Now(), time.Minute) },
+	} {
+		var late atomic.Bool
+		c, err := New(Options{Endpoint: s.URL, Credentials: Static(NewCredential(secretID, secretKey, "")), Now: func() time.Time {
+			if late.Load() {
+				return now()
+			}
+			return time.Now()
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		sets := s.Calls("SetWhiteboardPushCallbackKey")
+		late.Store(true)
+		_, err = c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		check(t, name, err, forNow, codeNotSent)
+		if s.Calls("SetWhiteboardPushCallbackKey") != sets {
+			t.Errorf("%s: it was sent", name)
+		}
+		late.Store(false)
+		if _, err := c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err != nil {
+			t.Errorf("%s, in time: %v", name, err)
+		}
 	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	jump.Store(int64(time.Minute))
-	_, err = c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
-	check(t, "late", err, forNow, codeNotSent)
-	if s.Calls("SetWhiteboardPushCallbackKey") != 0 {
-		t.Error("it was sent")
-	}
-	jump.Store(0)
-	if _, err := c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err != nil {
-		t.Errorf("in time: %v", err)
-	}
+}
+
+// laterByTheMonotonicClock is what time.Now gives after the wall clock was set back by d and d
+// has passed. A time.Time is its wall clock, its monotonic one, and a place.
+func laterByTheMonotonicClock(now time.Time, d time.Duration) time.Time {
+	(*[2]int64)(unsafe.Pointer(&now))[1] += int64(d)
+	return now
 }
 
 // TestRedirect has the endpoint send the client elsewhere: the key must not go there.

@@ -36,13 +36,16 @@ func newTransport(now func() time.Time) *transport {
 	}}
 }
 
-// RoundTrip sends a request unless its deadline has passed by the wall clock. The context's
-// own timer is not enough: it stands still while a machine is suspended, and a process that
-// was stopped may send before the timer is noticed. The request is signed by then, so
-// what gets through carries a timestamp from before the deadline.
+// RoundTrip sends a request unless its deadline has passed, by the wall clock or by the
+// monotonic one. The context's own timer is not enough: it stands still while a machine is
+// suspended, and a process that was stopped may send before the timer is noticed; the wall
+// clock alone may have been set back. The request is signed by then, so what gets through
+// carries a timestamp from before the deadline.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if deadline, ok := r.Context().Deadline(); ok && !t.now().Round(0).Before(deadline.Round(0)) {
-		return nil, errTooLate
+	if deadline, ok := r.Context().Deadline(); ok {
+		if now := t.now(); !now.Before(deadline) || !now.Round(0).Before(deadline.Round(0)) {
+			return nil, errTooLate
+		}
 	}
 	res, err := t.base.RoundTrip(r)
 	if err != nil {

@@ -108,8 +108,8 @@ func (r *replica) turnClock() {
 		r.jump = 0
 	case w.draw(2) == 0:
 		r.jump = time.Duration(int(w.draw(61))-30) * time.Second
-	default:
-		r.jump = time.Duration(10+w.draw(600_000)) * time.Minute
+	default: // from minutes to a year: what is about as long as a pause or a wait deceives most
+		r.jump = 6*time.Minute<<w.draw(17) + time.Duration(w.draw(600))*time.Second
 		if w.draw(2) == 0 {
 			r.jump = -r.jump
 		}
@@ -136,8 +136,20 @@ func (c clock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody s
 
 type deadlineKey struct{}
 
+// deadline is one by both clocks, as the machine's is.
+type deadline struct {
+	wall   time.Time
+	steady time.Duration
+}
+
 func (c clock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
-	return context.WithValue(ctx, deadlineKey{}, at), func() {}
+	return context.WithValue(ctx, deadlineKey{}, deadline{at, c.Steady() + at.Sub(c.Now())}), func() {}
+}
+
+// passed reports whether the deadline of a call is over.
+func (c clock) passed(ctx context.Context) bool {
+	d, ok := ctx.Value(deadlineKey{}).(deadline)
+	return !ok || !c.Now().Before(d.wall) || c.Steady() >= d.steady
 }
 
 // random draws keys and names from the world.

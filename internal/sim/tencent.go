@@ -75,9 +75,8 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 		w.fail("I4: an empty key is sent")
 	}
 	a.r.interlude()
-	// What the real client does last: the deadline by this machine's clock, then it is signed and sent.
-	deadline, ok := ctx.Value(deadlineKey{}).(time.Time)
-	if !w.Mutant.ignoresDeadlines() && (!ok || !a.r.now().Before(deadline)) {
+	// What the real client does last: the deadline by this machine's clocks, then it is signed and sent.
+	if !w.Mutant.ignoresDeadlines() && (clock{a.r}).passed(ctx) {
 		return "", refusal(rotator.RefusedForNow, "ClientError.NotSent")
 	}
 	if a.expired() {
