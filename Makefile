@@ -6,7 +6,7 @@ ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build demo test receivers vault lint bench fuzz clean
+.PHONY: build demo test receivers torture vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -26,10 +26,17 @@ receivers: vault ## receivers in other languages, and a fleet of them; needs pyt
 	cd $(ESO) && $(GO) test -timeout 30m ./...
 	$(GO) test -timeout 30m -tags receivers -run 'TestFleet' -v ./cmd/tiwkeyd
 
+TIME    = 3m
+SEED    = 1
+PICTURE = bin/torture.svg
+torture: vault ## real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
+	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
+	  -overlay "$$($(GO) run ./internal/wrongclock)" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
+
 lint: ## gofmt, vet, staticcheck, tidy modules
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags receivers ./...
-	$(GO) run $(STATICCHECK) -tags receivers ./...
+	$(GO) vet -tags receivers,torture ./...
+	$(GO) run $(STATICCHECK) -tags receivers,torture ./...
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
 	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 // It runs in a mount namespace of its own, on a small file system.
 func TestFileStoreTrouble(t *testing.T) {
 	if os.Getenv("TEST_ON_SMALL_DISK") == "" {
-		inMountNamespace(t)
+		inMountNamespace(t, io.Discard)
 		return
 	}
 	disk := t.TempDir()
@@ -74,8 +75,9 @@ func TestFileStoreTrouble(t *testing.T) {
 	}
 }
 
-// inMountNamespace runs the test that calls it in another process, where it may mount.
-func inMountNamespace(t *testing.T) {
+// inMountNamespace runs the test that calls it in another process, where it may mount. What that
+// prints is shown at the end if it fails, and to watch at once.
+func inMountNamespace(t *testing.T, watch io.Writer) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +90,10 @@ func inMountNamespace(t *testing.T) {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
 	}
-	if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in a mount namespace of its own: %v\n%s", err, out)
+	var out output
+	c.Stdout = io.MultiWriter(&out, watch)
+	c.Stderr = c.Stdout
+	if err := c.Run(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Errorf("in a mount namespace of its own: %v\n%s", err, out.String())
 	}
 }

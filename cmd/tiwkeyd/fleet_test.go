@@ -29,6 +29,7 @@ type fleet struct {
 	*rig
 	vault *vaulttest.Server
 	kinds []*kind
+	watch func(tiwtest.Answer) // is told what became of each callback, unless it is nil
 }
 
 // kind is receivers of one sort, and what they need.
@@ -117,6 +118,7 @@ func (f *fleet) send(rate int) {
 	for _, k := range f.kinds {
 		for _, url := range k.urls {
 			s := tiwtest.NewSender(f.server, url, tiwtest.Source{App: k.target.SdkAppID, Service: string(k.target.Service)})
+			s.OnAnswer(f.watch)
 			k.senders = append(k.senders, s)
 			group.Go(func() { s.Run(ctx, rate/total) })
 		}

@@ -76,7 +76,7 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 	}
 	a.r.interlude()
 	// What the real client does last: the deadline by this machine's clocks, then it is signed and sent.
-	if !w.Mutant.ignoresDeadlines() && (clock{a.r}).passed(ctx) {
+	if !w.Mutant.ignoresDeadlines() && clock(a).passed(ctx) {
 		return "", refusal(rotator.RefusedForNow, "ClientError.NotSent")
 	}
 	if a.expired() {

@@ -103,6 +103,13 @@ func (s *Server) Plan(api string, app int64, faults ...Fault) {
 	}
 }
 
+// ForgetPlans drops the faults that have not been met.
+func (s *Server) ForgetPlans() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plans = nil
+}
+
 type plan struct {
 	api   string
 	app   int64

@@ -41,6 +41,15 @@ type Sender struct {
 
 	mu     sync.Mutex
 	counts Counts
+	watch  func(Answer)
+}
+
+// Answer is what became of one callback.
+type Answer struct {
+	At       time.Time // when it was sent
+	Source   Source
+	Nth      int // which key of the application it was signed with, counted from 1
+	Verified bool
 }
 
 // Counts is what became of the callbacks.
@@ -65,6 +74,10 @@ func NewSender(s *Server, url string, sources ...Source) *Sender {
 	return &Sender{server: s, url: url, sources: sources, counts: Counts{RefusedByEvent: map[string]int64{}},
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 10 * time.Second}}} // receivers keep theirs for longer
 }
+
+// OnAnswer has f called with what became of each callback, before it is counted. It is set
+// before Run.
+func (s *Sender) OnAnswer(f func(Answer)) { s.watch = f }
 
 // Run sends rate callbacks a second, over all sources, until ctx ends, and then waits for
 // those in hand.
@@ -118,12 +131,16 @@ func (s *Sender) send(n int) {
 	events := eventTypes[src.Service]
 	event := events[(n/len(s.sources))%len(events)]
 	key := s.server.KeyInForce(src.App, src.Service)
-	body := Callback(src.App, event, n, key, time.Now().Add(callbackLife))
+	at := time.Now()
+	body := Callback(src.App, event, n, key, at.Add(callbackLife))
 	res, err := s.client.Post(s.url+"/"+src.Service, "application/json", bytes.NewReader(body))
 	var detail []byte
 	if err == nil {
 		detail, _ = io.ReadAll(io.LimitReader(res.Body, 512))
 		_ = res.Body.Close()
+	}
+	if s.watch != nil {
+		s.watch(Answer{at, src, s.server.ordinal(src, key), err == nil && res.StatusCode == http.StatusOK})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

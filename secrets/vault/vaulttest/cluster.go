@@ -19,18 +19,28 @@ type Cluster struct {
 // "secret". It ends with the test.
 func StartCluster(tb testing.TB, n int) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb}
 	dir := tb.TempDir()
+	var dirs []string
 	for i := range n {
+		dirs = append(dirs, filepath.Join(dir, fmt.Sprint(i)))
+	}
+	return StartClusterIn(tb, dirs...)
+}
+
+// StartClusterIn is StartCluster with a directory for each node.
+func StartClusterIn(tb testing.TB, dirs ...string) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb}
+	for i, dir := range dirs {
 		storage := fmt.Sprintf("storage \"raft\" {\n  path = %%q\n  node_id = \"node%d\"\n  performance_multiplier = 1\n}", i)
-		c.Nodes = append(c.Nodes, newServer(tb, filepath.Join(dir, fmt.Sprint(i)), storage))
+		c.Nodes = append(c.Nodes, newServer(tb, dir, storage))
 	}
 	first := c.Nodes[0]
-	first.launch()
+	first.Launch()
 	first.initialise()
 	for _, node := range c.Nodes[1:] {
 		node.unseal, node.Token = first.unseal, first.Token
-		node.launch()
+		node.Launch()
 		node.Await("joined", func(cl *api.Client) bool {
 			got, err := cl.Sys().RaftJoin(&api.RaftJoinRequest{LeaderAPIAddr: first.Addr})
 			return err == nil && got.Joined
@@ -56,11 +66,7 @@ func (c *Cluster) settle() {
 // unseal unseals a node and waits until it knows the active one.
 func (c *Cluster) unseal(node *Server) {
 	c.tb.Helper()
-	node.Await("is unsealed", func(cl *api.Client) bool {
-		_, _ = cl.Sys().Unseal(node.unseal)
-		st, err := cl.Sys().SealStatus()
-		return err == nil && !st.Sealed
-	})
+	node.Open()
 	node.Await("knows its leader", func(cl *api.Client) bool {
 		l, err := cl.Sys().Leader()
 		return err == nil && l.LeaderAddress != ""
@@ -83,7 +89,7 @@ func (c *Cluster) KillActive() *Server {
 // Revive starts a killed node again.
 func (c *Cluster) Revive(node *Server) {
 	c.tb.Helper()
-	node.launch()
+	node.Launch()
 	c.unseal(node)
 	c.settle()
 }

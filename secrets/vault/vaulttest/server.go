@@ -3,6 +3,7 @@ package vaulttest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -39,7 +40,7 @@ type Server struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := newServer(tb, tb.TempDir(), `storage "file" { path = %q }`)
-	s.launch()
+	s.Launch()
 	s.initialise()
 	s.MountKV2("secret")
 	return s
@@ -89,8 +90,8 @@ func freePort(tb testing.TB) string {
 	return l.Addr().String()
 }
 
-// launch starts the process and waits until it answers.
-func (s *Server) launch() {
+// Launch starts the process and waits until it answers; it is sealed then.
+func (s *Server) Launch() {
 	s.tb.Helper()
 	s.cmd = exec.Command(s.program, "server", "-config", s.config)
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
@@ -150,14 +151,42 @@ func (s *Server) initialise() {
 // Unseal unseals the server and waits until it serves.
 func (s *Server) Unseal() {
 	s.tb.Helper()
-	s.Await("is unsealed", func(c *api.Client) bool {
-		st, err := c.Sys().Unseal(s.unseal)
-		return err == nil && !st.Sealed
-	})
+	s.Open()
 	s.Await("is active", func(c *api.Client) bool {
 		h, err := c.Sys().Health()
 		return err == nil && h.Initialized && !h.Sealed && (!h.Standby || h.PerformanceStandby)
 	})
+}
+
+// Open unseals the server and does not wait for more: a node of a cluster may be alone.
+func (s *Server) Open() {
+	s.tb.Helper()
+	s.Await("is unsealed", func(*api.Client) bool { return s.TryOpen() == nil })
+}
+
+// patience is for a server that may not be able to do what it is asked.
+const patience = 5 * time.Second
+
+// TryOpen is Open of a server that may not be able to.
+func (s *Server) TryOpen() error {
+	s.tb.Helper()
+	c := s.Client("")
+	c.SetClientTimeout(patience)
+	st, err := c.Sys().Unseal(s.unseal)
+	if err == nil && st.Sealed {
+		err = errors.New("it is sealed still")
+	}
+	return err
+}
+
+// Exited reports whether the process has ended.
+func (s *Server) Exited() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 // Seal seals the server.
@@ -196,7 +225,7 @@ func (s *Server) Thaw() {
 // Restart starts the process again after Stop, and unseals it.
 func (s *Server) Restart() {
 	s.tb.Helper()
-	s.launch()
+	s.Launch()
 	s.Unseal()
 }
 
@@ -241,12 +270,24 @@ func (s *Server) Policy(name, rules string) {
 // NewToken makes a token with a policy and, if it is not empty, a time to live.
 func (s *Server) NewToken(policy, ttl string) string {
 	s.tb.Helper()
-	renewable := true
-	got, err := s.Client(s.Token).Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{policy}, TTL: ttl, Renewable: &renewable, NoDefaultPolicy: false})
+	token, err := s.TryNewToken(policy, ttl)
 	if err != nil {
 		s.tb.Fatalf("make a token: %v", err)
 	}
-	return got.Auth.ClientToken
+	return token
+}
+
+// TryNewToken is NewToken of a server that may not be able to.
+func (s *Server) TryNewToken(policy, ttl string) (string, error) {
+	s.tb.Helper()
+	renewable := true
+	c := s.Client(s.Token)
+	c.SetClientTimeout(patience)
+	got, err := c.Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{policy}, TTL: ttl, Renewable: &renewable, NoDefaultPolicy: false})
+	if err != nil {
+		return "", err
+	}
+	return got.Auth.ClientToken, nil
 }
 
 // Revoke revokes a token.

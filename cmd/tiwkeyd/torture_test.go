@@ -1,0 +1,337 @@
+//go:build torture
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/vault"
+	"tiwkeyd/secrets/vault/vaulttest"
+	"tiwkeyd/tencent/tiwtest"
+)
+
+const (
+	// tortured is the propagation that daemons are told. Everything else is as fast as in the
+	// other tests: a minute of Tencent's is a second.
+	tortured = 6 * time.Second
+	// lateness is how late the strict receiver sees the secret: spells without a store that
+	// are shorter than three looks of the daemon are the receivers' own affair.
+	lateness = tortured - 3*tortured/8
+	// atOnce is how much goes wrong at the same time, at most.
+	atOnce = 4
+)
+
+// torture is real processes to which everything happens that can: three daemons, three nodes
+// of Vault, receivers of three kinds.
+type torture struct {
+	*fleet
+	random  *rand.Rand
+	cluster *vaulttest.Cluster
+	disks   []string // of the nodes
+	app     *kind
+
+	daemons    []*victim
+	toReceiver []*wire
+
+	picture *timeline
+	busy    map[string]bool // what something befalls at present
+	ends    []ending
+	befell  map[string]int
+}
+
+// victim is a daemon with its own ways to everything, its own clock and its own token.
+type victim struct {
+	*process
+	name, clock, tokenFile, token string
+	env                           []string
+	toVault, toTencent            *wire
+}
+
+// ending is a mishap that ends at a time.
+type ending struct {
+	at     time.Time
+	victim string
+	undo   func() error
+	done   func(time.Time)
+}
+
+// TestTorture has three daemons rotate while a nemesis has everything go wrong, for as long as
+// TIWKEYD_TORTURE_TIME says, as TIWKEYD_TORTURE_SEED chooses. In the end no callback was
+// refused or lost, and all is settled. A picture of it goes to TIWKEYD_TORTURE_PICTURE.
+func TestTorture(t *testing.T) {
+	if os.Getenv("TEST_ON_SMALL_DISK") == "" {
+		inMountNamespace(t, os.Stdout)
+		return
+	}
+	length, err := time.ParseDuration(os.Getenv("TIWKEYD_TORTURE_TIME"))
+	if err != nil {
+		t.Fatalf("TIWKEYD_TORTURE_TIME: %v", err)
+	}
+	seed, err := strconv.ParseUint(os.Getenv("TIWKEYD_TORTURE_SEED"), 10, 64)
+	if err != nil {
+		t.Fatalf("TIWKEYD_TORTURE_SEED: %v", err)
+	}
+	w := newTorture(t, seed)
+	w.run(length)
+	w.settle()
+	w.tell(length, seed)
+}
+
+func newTorture(t *testing.T, seed uint64) *torture {
+	w := &torture{fleet: &fleet{rig: newRig(t)}, random: rand.New(rand.NewPCG(seed, 0)), picture: newTimeline(), busy: map[string]bool{}, befell: map[string]int{}}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		disk := t.TempDir()
+		if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=128m,mode=0700"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+		w.disks = append(w.disks, disk)
+	}
+	w.cluster = vaulttest.StartClusterIn(t, w.disks...)
+	w.vault = w.cluster.Nodes[0]
+	w.useVault(w.vault)
+	w.vault.Policy("receiver", receiverPolicy)
+	w.store = w.anyNode()
+	w.server.OnApply(w.picture.applied)
+	w.watch = w.picture.answered
+
+	w.app = w.add("strict, Go middleware and proxies", tortured)
+	ways := newWires(t)
+	for i, node := range w.cluster.Nodes {
+		w.daemons = append(w.daemons, w.newVictim(ways, i, node))
+		w.setClock(i, 0)
+	}
+	for _, d := range w.daemons {
+		d.process = w.start([]string{"run"}, d.env...)
+	}
+	w.await("the application is adopted and rotated", func() bool { return w.rotated(w.app) })
+	w.receivers(ways)
+	w.send(250)
+	return w
+}
+
+// newVictim gives a daemon that is yet to be started.
+func (w *torture) newVictim(ways *wires, i int, node *vaulttest.Server) *victim {
+	dir := w.t.TempDir()
+	d := &victim{name: string(rune('A' + i)), clock: filepath.Join(dir, "clock"), tokenFile: filepath.Join(dir, "token")}
+	var toVault, toTencent string
+	d.toVault, toVault = ways.to("vault", node.Addr)
+	d.toTencent, toTencent = ways.to("tencent", w.server.URL)
+	d.env = []string{"VAULT_ADDR=" + toVault, "VAULT_TOKEN_FILE=" + d.tokenFile, "TIWKEYD_TENCENT_ENDPOINT=" + toTencent, "TEST_CLOCK_STEP=" + d.clock,
+		"TIWKEYD_PROPAGATION=" + tortured.String(), "TIWKEYD_SCHEDULE=@every 20s"}
+	if err := w.newToken(d); err != nil {
+		w.t.Fatal(err)
+	}
+	return d
+}
+
+// receivers starts those that callbacks are sent to.
+func (w *torture) receivers(ways *wires) {
+	w.receiver = tiwtest.NewReceiver(lateness, 100*time.Millisecond)
+	web := httptest.NewServer(http.HandlerFunc(w.receiver.ServeHTTP))
+	ctx, stop := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() { w.receiver.Watch(ctx, w.store, w.app.target) })
+	w.t.Cleanup(func() { stop(); group.Wait(); web.Close() })
+	w.app.urls = append(w.app.urls, web.URL)
+	for i := range 4 {
+		to, url := ways.to("receiver", w.cluster.Nodes[i%3].Addr)
+		w.toReceiver = append(w.toReceiver, to)
+		if i < 2 {
+			w.t.Setenv("VAULT_ADDR", url)
+			w.goReceivers(w.app, 1)
+		} else {
+			w.env = append(w.env, "VAULT_ADDR="+url)
+			w.proxies(w.app, 1)
+		}
+	}
+	w.await("the receivers have read the keyring", func() bool { return w.receiver.Ready(w.app.target) })
+}
+
+// anyNode reads from whichever node answers.
+func (w *torture) anyNode() rotator.Store {
+	a := &anyNode{Store: w.store, picture: w.picture}
+	for _, node := range w.cluster.Nodes {
+		w.t.Setenv("VAULT_ADDR", node.Addr)
+		login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": node.Token}[name] })
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		s, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(s.Close)
+		a.nodes = append(a.nodes, s)
+	}
+	return a
+}
+
+// anyNode is the store as who asks all nodes sees it. A node that was deposed and does not know
+// it yet tells what it knew; that is not believed.
+type anyNode struct {
+	rotator.Store
+	nodes   []*vault.Store
+	picture *timeline
+
+	mu     sync.Mutex
+	newest int64
+}
+
+func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		rotator.Snapshot
+		err error
+	}
+	answers := make(chan answer, len(a.nodes))
+	for _, node := range a.nodes {
+		go func() {
+			s, err := node.Read(ctx, t)
+			answers <- answer{s, err}
+		}()
+	}
+	var errs []error
+	for range a.nodes {
+		got := <-answers
+		a.mu.Lock()
+		if got.err == nil && got.Version < a.newest {
+			got.err = fmt.Errorf("version %d was there before", a.newest)
+		}
+		if got.err == nil {
+			a.newest = got.Version
+			a.mu.Unlock()
+			a.picture.read(got.Snapshot)
+			return got.Snapshot, nil
+		}
+		a.mu.Unlock()
+		errs = append(errs, got.err)
+	}
+	return rotator.Snapshot{}, errors.Join(errs...)
+}
+
+// run has the nemesis at work for as long as it should.
+func (w *torture) run(length time.Duration) {
+	all := w.mishaps()
+	over := time.Now().Add(length)
+	for next := time.Now(); ; {
+		now := time.Now()
+		switch first := w.firstEnding(); {
+		case first != nil && !first.at.After(now):
+			w.end(first)
+		case !now.Before(over):
+			return
+		case !next.After(now):
+			if len(w.ends) < atOnce {
+				w.befall(all)
+			}
+			next = now.Add(time.Duration(w.random.IntN(1200)) * time.Millisecond)
+		default:
+			until := next
+			if first != nil && first.at.Before(until) {
+				until = first.at
+			}
+			timer := time.NewTimer(until.Sub(now))
+			<-timer.C
+		}
+	}
+}
+
+func (w *torture) firstEnding() *ending {
+	if len(w.ends) == 0 {
+		return nil
+	}
+	first := &w.ends[0]
+	for i := range w.ends {
+		if w.ends[i].at.Before(first.at) {
+			first = &w.ends[i]
+		}
+	}
+	return first
+}
+
+// end ends a mishap, or tries again a second later.
+func (w *torture) end(e *ending) {
+	if err := e.undo(); err != nil {
+		e.at = time.Now().Add(time.Second)
+		return
+	}
+	e.done(time.Now())
+	delete(w.busy, e.victim)
+	w.ends = slices.DeleteFunc(w.ends, func(other ending) bool { return other.victim == e.victim })
+	w.route()
+}
+
+// settle ends all mishaps, and waits until all is as it should be.
+func (w *torture) settle() {
+	w.await("all mishaps end", func() bool {
+		for _, e := range slices.Clone(w.ends) {
+			w.end(&e)
+		}
+		return len(w.ends) == 0
+	})
+	w.server.ForgetPlans()
+	for _, d := range w.daemons {
+		last := w.currentID()
+		d.signal(syscall.SIGUSR1)
+		w.await("daemon "+d.name+" has a rotation done at the end", func() bool { return w.settled() && w.currentID() != last })
+	}
+	w.await("the older keys are retired", func() bool { return w.settled() && len(w.keyring().Keys) == 1 })
+	for _, d := range w.daemons {
+		d.signal(syscall.SIGTERM)
+		<-d.done
+		if d.code != 0 {
+			w.t.Errorf("daemon %s ended with %d", d.name, d.code)
+		}
+	}
+}
+
+// tell gives the figures and the verdict.
+func (w *torture) tell(length time.Duration, seed uint64) {
+	var sent, refused, lost int64
+	for _, s := range w.app.senders {
+		c := s.Counts()
+		sent, refused, lost = sent+c.Sent, refused+c.Refused, lost+c.Failed
+	}
+	total := 0
+	for _, name := range slices.Sorted(maps.Keys(w.befell)) {
+		total += w.befell[name]
+		w.t.Logf("%4d × %s", w.befell[name], name)
+	}
+	for kind, n := range w.server.Hits() {
+		w.t.Logf("%4d × Tencent: %s", n, kind)
+	}
+	rotations, rolledBack := w.picture.rotations()
+	verdict := "no genuine callback was refused or lost, and all is settled"
+	if refused+lost > 0 || w.t.Failed() {
+		verdict = "FAILED"
+	}
+	w.t.Logf("torture of %s with seed %d: mishaps=%d rotations=%d rolled_back=%d callbacks=%d refused=%d lost=%d: %s", length, seed, total, rotations, rolledBack, sent, refused, lost, verdict)
+	if path := os.Getenv("TIWKEYD_TORTURE_PICTURE"); path != "" {
+		if err := w.picture.save(path); err != nil {
+			w.t.Error(err)
+		}
+		w.t.Logf("the picture is in %s", path)
+	}
+}
