@@ -121,6 +121,7 @@ func newTorture(t *testing.T, seed uint64) *torture {
 		w.daemons = append(w.daemons, w.newVictim(ways, i, node))
 		w.setClock(i, 0)
 	}
+	w.picture.began = time.Now()
 	for _, d := range w.daemons {
 		d.process = w.start([]string{"run"}, d.env...)
 	}

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -27,7 +29,11 @@ func (r *replica) now() time.Time { return r.w.now.Add(r.skew + r.jump) }
 
 // restart gives it an engine that remembers nothing.
 func (r *replica) restart() {
-	e, err := rotator.New(rotator.Options{Store: store{r}, API: api{r}, Clock: clock{r}, Random: random{r.w}, Policy: r.w.policy,
+	var log *slog.Logger // without one a world costs half as much
+	if !r.w.quiet {
+		log = slog.New(slog.NewTextHandler(reader{r.w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	e, err := rotator.New(rotator.Options{Store: store{r}, API: api{r}, Clock: clock{r}, Random: random{r.w}, Policy: r.w.policy, Log: log,
 		Due:    func(_ rotator.Target, at time.Time) time.Time { return at.Add(every) },
 		Events: r.tell})
 	if err != nil {
@@ -51,6 +57,19 @@ func (r *replica) tell(ev rotator.Event) {
 	if ev.Phase == rotator.Done && ev.Step == rotator.StepRollback {
 		r.w.rollbacks++
 	}
+}
+
+// reader reads what replicas log. I6: no key shows in it.
+type reader struct{ w *World }
+
+func (l reader) Write(line []byte) (int, error) {
+	l.w.read++
+	for _, key := range l.w.keys() {
+		if bytes.Contains(line, []byte(key.Reveal())) {
+			l.w.fail("I6: %s shows in the log", key)
+		}
+	}
+	return len(line), nil
 }
 
 // visit runs one visit; a crash replaces the engine by a new one.

@@ -24,10 +24,9 @@ func (w *World) play() {
 	}
 }
 
-// Count is Play without a timeline, which takes less time.
+// Count is Play without a timeline and logs, which takes less time.
 func Count(o Options) Result {
-	w := New(o)
-	w.quiet = true
+	w := newWorld(o, true)
 	w.play()
 	return w.Result()
 }

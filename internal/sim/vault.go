@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -124,6 +125,20 @@ func (w *World) put(r *replica, k *rotator.Keyring, number int64) {
 		w.fail("I5: %s became the current key, and was never in force", k.CallbackKey())
 	}
 	w.check()
+}
+
+// keys are those that the store holds and that are in force.
+func (w *World) keys() []rotator.Key {
+	var all []rotator.Key
+	for _, k := range slices.Concat(w.tencent.before, []rotator.Key{w.tencent.inForce}) {
+		if !k.IsZero() {
+			all = append(all, k)
+		}
+	}
+	if k := w.vault.snapshot(0).Keyring; k != nil {
+		all = append(all, k.Accept()...)
+	}
+	return all
 }
 
 func (s store) Purge(context.Context, rotator.Target, int64) error { return nil }

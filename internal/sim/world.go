@@ -44,8 +44,9 @@ type World struct {
 	tencent  tencent
 	replicas []*replica
 	depth    int
-	quiet    bool
+	quiet    bool // no timeline, and no logs
 	log      []string
+	read     int // lines of the replicas' logs
 
 	violation string
 	events    int
@@ -63,8 +64,10 @@ const signatureLife = 5 * time.Minute
 const every = 2 * time.Hour
 
 // New gives a world at its beginning.
-func New(o Options) *World {
-	w := &World{Options: o, now: simStart, target: rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}}
+func New(o Options) *World { return newWorld(o, false) }
+
+func newWorld(o Options, quiet bool) *World {
+	w := &World{Options: o, quiet: quiet, now: simStart, target: rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}}
 	w.truth = rotator.Policy{Propagation: 6 * time.Minute, Grace: 30 * time.Minute, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
 		KeyLength: 32, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}
 	if w.draw(3) == 0 {
