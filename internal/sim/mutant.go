@@ -24,12 +24,13 @@ const (
 	SkipAdoption      Mutant = "skip-adoption"       // the key in force before the first start is not taken over
 	LeaseForSafety    Mutant = "lease-for-safety"    // writes are not check-and-set: the lease is to keep others away
 	CommitBlind       Mutant = "commit-blind"        // a set that was not refused is taken to be in force
+	OneClock          Mutant = "one-clock"           // there is no clock but the one that can be set wrong
 )
 
 // Mutants lists them all.
 func Mutants() []Mutant {
 	return []Mutant{PushBeforeStage, DropRolledBack, NoPropagationWait, RetireBlind, TrustLostCAS, InternalIsRefused, NoPushDeadline,
-		ShortGrace, SkipAdoption, LeaseForSafety, CommitBlind}
+		ShortGrace, SkipAdoption, LeaseForSafety, CommitBlind, OneClock}
 }
 
 // policy is what the engines are told; receivers and Tencent are as they are.

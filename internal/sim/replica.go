@@ -149,8 +149,15 @@ func (r *replica) rightClock() {
 // clock is a replica's clock.
 type clock struct{ r *replica }
 
-func (c clock) Now() time.Time                                 { return c.r.now() }
-func (c clock) Steady() time.Duration                          { return c.r.w.now.Sub(simStart) }
+func (c clock) Now() time.Time { return c.r.now() }
+
+func (c clock) Steady() time.Duration {
+	if c.r.w.Mutant == OneClock {
+		return c.r.now().Sub(simStart)
+	}
+	return c.r.w.now.Sub(simStart)
+}
+
 func (c clock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
 
 type deadlineKey struct{}
