@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -308,6 +309,23 @@ func (w *torture) settle() {
 	}
 }
 
+// felt tells what the daemons noticed, and did about it: a mishap that nobody felt is none.
+func (w *torture) felt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	counts := map[string]int{}
+	for _, text := range []string{"AuthFailure.SignatureExpire", "permission denied", "Vault is sealed", "no space left", "connection refused", "connection reset", "EOF",
+		"deadline exceeded", "read too long ago", "changed by somebody else", "NotInForce", "before the request was sent", "without a break",
+		`"adopt done"`, `"stage done"`, `"claim done"`, `"push done"`, `"reassert done"`, `"commit done"`, `"rollback done"`, `"retire done"`} {
+		for _, o := range w.outputs {
+			counts[text] += strings.Count(o.String(), text)
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(counts)) {
+		w.t.Logf("%5d lines of the daemons' logs: %s", counts[text], text)
+	}
+}
+
 // tell gives the figures and the verdict.
 func (w *torture) tell(length time.Duration, seed uint64) {
 	var sent, refused, lost int64
@@ -323,6 +341,7 @@ func (w *torture) tell(length time.Duration, seed uint64) {
 	for kind, n := range w.server.Hits() {
 		w.t.Logf("%4d × Tencent: %s", n, kind)
 	}
+	w.felt()
 	rotations, rolledBack := w.picture.rotations()
 	verdict := "no genuine callback was refused or lost, and all is settled"
 	if refused+lost > 0 || w.t.Failed() {
