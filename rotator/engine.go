@@ -129,12 +129,8 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
-	tr.lastErr = nil
-	readAt := e.moment() // before the read: a request may be delayed on its way as well
-	if e.hear(tr) {
-		tr.obs.NextLook = time.Time{} // who asks need not wait
-	}
-	if err := e.read(ctx, tr); err != nil {
+	readAt, err := e.open(ctx, tr)
+	if err != nil {
 		return e.storeFailed(tr, StepObserve, err)
 	}
 	e.purge(ctx, tr)
@@ -142,40 +138,60 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		if stopped.Err() != nil {
 			return e.clock.Now()
 		}
-		w := e.wish(tr)
-		a := Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy)
+		a, w := e.decide(tr)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
 		}
-		e.emit(tr, a, Begin, nil)
-		began := e.moment()
-		err := e.do(ctx, tr, a, w, readAt)
-		switch {
-		case err == nil:
-			e.emit(tr, a, Done, nil)
-			if a.writes() {
-				readAt = began
-			}
-			continue
-		case errors.Is(err, errStale), errors.Is(err, ErrConflict):
-			e.log.Debug("the keyring is read again", "target", t, "step", a.Step, "because", err)
-			began = e.moment()
-			if err := e.read(ctx, tr); err != nil {
-				return e.storeFailed(tr, a.Step, err)
-			}
-			readAt = began
-			continue
-		}
-		tr.lastErr = err
-		e.emit(tr, a, Error, err)
-		var api *APIError
-		if !errors.As(err, &api) {
+		if readAt, err = e.carryOut(ctx, tr, a, w, readAt); err != nil {
 			return e.storeFailed(tr, a.Step, err)
 		}
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
+}
+
+// open begins a visit with a read of the keyring, and tells when that was begun: a request may
+// be delayed on its way as well.
+func (e *Engine) open(ctx context.Context, tr *track) (readAt moment, err error) {
+	tr.lastErr = nil
+	if e.hear(tr) {
+		tr.obs.NextLook = time.Time{} // who asks need not wait
+	}
+	readAt = e.moment()
+	return readAt, e.read(ctx, tr)
+}
+
+func (e *Engine) decide(tr *track) (Action, Wish) {
+	w := e.wish(tr)
+	return Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy), w
+}
+
+// carryOut does a step that was decided on the keyring that was read at readAt, and tells
+// when the one was read that the next decision is made on. Its error is the store's.
+func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish, readAt moment) (moment, error) {
+	e.emit(tr, a, Begin, nil)
+	began := e.moment()
+	err := e.do(ctx, tr, a, w, readAt)
+	switch {
+	case err == nil:
+		e.emit(tr, a, Done, nil)
+		if a.writes() {
+			readAt = began
+		}
+		return readAt, nil
+	case errors.Is(err, errStale), errors.Is(err, ErrConflict):
+		e.log.Debug("the keyring is read again", "target", tr.target, "step", a.Step, "because", err)
+		readAt = e.moment()
+		return readAt, e.read(ctx, tr)
+	}
+	tr.lastErr = err
+	e.emit(tr, a, Error, err)
+	var api *APIError
+	if errors.As(err, &api) {
+		return readAt, nil
+	}
+	return readAt, err
 }
 
 // nextVisit is the given time, or sooner while the store has to be watched.
@@ -253,6 +269,9 @@ func (e *Engine) logEvent(ev Event) {
 		level, msg = slog.LevelInfo, string(ev.Step)+" done"
 	case ev.Phase == Begin:
 		msg = string(ev.Step) + " begins"
+	}
+	if !e.log.Enabled(context.Background(), level) {
+		return
 	}
 	attrs := []slog.Attr{slog.String("target", ev.Target.String()), slog.String("why", ev.Why), slog.Any("key", ev.Key)}
 	if ev.Rotation != "" {

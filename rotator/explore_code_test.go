@@ -1,0 +1,316 @@
+package rotator
+
+import (
+	"cmp"
+	"encoding/binary"
+	"hash/maphash"
+	"slices"
+	"time"
+)
+
+// fingerprint stands for all worlds that go on in the same way.
+type fingerprint [16]byte
+
+var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+
+// coder makes fingerprints. What nothing can depend on any more is left out, and what is
+// only compared is brought to a canonical form:
+//
+//   - Keys are numbered in the order in which they are met, replicas stand in an order that
+//     does not depend on their names where their clocks agree, and of a version only counts whether it is the newest.
+//   - All times are relative to now. One that is only ever compared with now (a lease, a pause)
+//     is nothing once it is over; one of which only its age up to some bound counts is
+//     too old beyond that.
+//   - The other times of the past (a look, a read, the end of a grace) are compared with each
+//     other and with now, give or take at most horizon. Where between two of them, in order,
+//     more than horizon lies, it is taken to be horizon: no comparison tells the difference, and as
+//     the past does not change and now only moves away, none will.
+type coder struct {
+	*scenario
+	now   time.Time
+	past  time.Time // what no replica's clock holds to be in the future
+	old   time.Duration
+	parts [3]part // the world, and the replicas
+	buf   []byte
+	times []int32
+}
+
+// horizon is more than any two spans differ by that Decide or a transition adds to times
+// before it compares them.
+func (s *scenario) horizon() time.Duration {
+	p := &s.policy
+	return max(p.Grace, p.Timing.RollbackKeep, p.Reconcile+p.Timing.PushDeadline, p.Timing.PushDeadline, p.AttemptLimit+p.Propagation, jittered(p.Timing.RefusedMin)) +
+		p.Timing.Skew + s.ahead[0].Abs() + s.ahead[1].Abs() + time.Minute
+}
+
+// part is a list of numbers, of which some stand for keys, times or replicas.
+type part struct {
+	n    []int32
+	kind []kind
+}
+
+type kind uint8
+
+const (
+	plain kind = iota
+	aKey
+	aTime
+	aReplica
+)
+
+func (p *part) put(k kind, n int32) { p.n, p.kind = append(p.n, n), append(p.kind, k) }
+func (p *part) int(n int)           { p.put(plain, int32(n)) }
+func (p *part) key(k Key)           { p.put(aKey, int32(number(k))) }
+
+func (p *part) flag(fs ...bool) {
+	n := 0
+	for _, f := range fs {
+		n <<= 1
+		if f {
+			n++
+		}
+	}
+	p.int(n)
+}
+
+func seconds(d time.Duration) int32 {
+	if d%time.Second != 0 {
+		panic("a world's times are whole seconds")
+	}
+	return int32(d / time.Second)
+}
+
+// time is one that is compared with others of the past.
+func (c *coder) time(p *part, t time.Time) {
+	if t.IsZero() {
+		p.put(plain, -1<<31)
+		return
+	}
+	p.put(aTime, seconds(t.Sub(c.now)))
+}
+
+// until is a time that is only asked whether it is over.
+func (c *coder) until(p *part, t time.Time) {
+	switch {
+	case t.IsZero():
+		p.put(plain, -1<<31)
+	case !t.After(c.past):
+		p.put(plain, -1<<30)
+	default:
+		p.put(plain, seconds(t.Sub(c.now)))
+	}
+}
+
+// age is that of a time by the steady clock, if it is at most limit.
+func (c *coder) age(p *part, since, limit time.Duration) {
+	now := c.now.Sub(dawn)
+	p.put(plain, seconds(now-max(since, now-limit)))
+}
+
+func newCoder(s *scenario) *coder { return &coder{scenario: s} }
+
+func (c *coder) code(w *world) fingerprint {
+	c.now, c.past = w.now, w.now.Add(min(0, c.ahead[0], c.ahead[1]))
+	// Receivers' time, by whichever replica, and what an adopted key needs beside.
+	c.old = 2*(c.policy.Propagation+c.policy.Timing.Skew) + time.Minute
+	for i := range c.parts {
+		c.parts[i].n, c.parts[i].kind = c.parts[i].n[:0], c.parts[i].kind[:0]
+	}
+	c.world(&c.parts[0], w)
+	for i, r := range w.replicas {
+		c.replica(&c.parts[1+i], w, i, r)
+	}
+	swap := false
+	if c.ahead[0] == c.ahead[1] {
+		order, same := c.order()
+		swap = order > 0
+		for i, k := range c.parts[0].kind {
+			if same && k == aReplica {
+				c.parts[0].n[i] = 0
+			}
+		}
+	}
+	return c.sum(w, swap)
+}
+
+// order compares the replicas, and reports whether they are the same. The numbers of keys
+// that only they know tell nothing.
+func (c *coder) order() (order int, same bool) {
+	var public [64]int32
+	met := int32(0)
+	for i, k := range c.parts[0].kind {
+		if n := c.parts[0].n[i]; k == aKey && public[n] == 0 {
+			met++
+			public[n] = met
+		}
+	}
+	a, b := &c.parts[1], &c.parts[2]
+	same = len(a.n) == len(b.n)
+	for i := range min(len(a.n), len(b.n)) {
+		m, n := a.n[i], b.n[i]
+		same = same && m == n && a.kind[i] == b.kind[i]
+		if a.kind[i] == aKey && b.kind[i] == aKey {
+			m, n = public[m], public[n]
+		}
+		if o := cmp.Or(cmp.Compare(m, n), cmp.Compare(a.kind[i], b.kind[i])); o != 0 {
+			return o, false
+		}
+	}
+	return cmp.Compare(len(a.n), len(b.n)), same
+}
+
+// sum brings the parts to their canonical form and hashes them.
+func (c *coder) sum(w *world, swap bool) fingerprint {
+	order := [3]*part{&c.parts[0], &c.parts[1], &c.parts[2]}
+	if swap {
+		order[1], order[2] = order[2], order[1]
+	}
+	c.times = append(c.times[:0], 0)
+	for _, p := range order {
+		for i, k := range p.kind {
+			if k == aTime && p.n[i] < 0 {
+				c.times = append(c.times, p.n[i])
+			}
+		}
+	}
+	slices.Sort(c.times)
+	c.times = slices.Compact(c.times)
+	var names [64]int8
+	named := int8(0)
+	c.buf = c.buf[:0]
+	for _, p := range order {
+		for i, k := range p.kind {
+			n := p.n[i]
+			switch k {
+			case aKey:
+				if n != 0 && names[n] == 0 {
+					named++
+					names[n] = named
+					c.buf = append(c.buf, byte(w.was>>n&1)) // whether it was in force
+				}
+				if n != 0 {
+					n = int32(names[n])
+				}
+			case aTime:
+				n = c.compressed(n)
+			case aReplica:
+				if swap && n < 2 {
+					n = 1 - n
+				}
+			}
+			c.buf = binary.AppendVarint(c.buf, int64(n))
+		}
+		c.buf = append(c.buf, 0xff, 0xff)
+	}
+	var f fingerprint
+	binary.LittleEndian.PutUint64(f[:], maphash.Bytes(seeds[0], c.buf))
+	binary.LittleEndian.PutUint64(f[8:], maphash.Bytes(seeds[1], c.buf))
+	return f
+}
+
+// compressed is a time with no more than horizon to the next one.
+func (c *coder) compressed(n int32) int32 {
+	if n >= 0 {
+		return n
+	}
+	most := seconds(c.horizon())
+	at := int32(0)
+	for i := len(c.times) - 1; i > 0; i-- {
+		at -= min(most, c.times[i]-c.times[i-1])
+		if c.times[i-1] == n {
+			return at
+		}
+	}
+	panic("a time that was not collected")
+}
+
+func (c *coder) world(p *part, w *world) {
+	p.int(int(w.left.all)<<4 | int(w.left.pause))
+	p.int(int(w.left.crash)<<12 | int(w.left.store)<<9 | int(w.left.tencent)<<6 | int(w.left.drift)<<3 | int(w.left.jump))
+	p.key(w.inForce)
+	p.flag(w.foreign, w.flight != nil, w.late != nil)
+	if w.flight != nil {
+		p.key(w.flight.key)
+		p.put(plain, seconds(w.flight.until.Sub(w.now)))
+	}
+	if w.late != nil {
+		c.ring(p, w.late.ring, -1)
+	}
+	v := w.newest()
+	c.ring(p, v.ring, -1)
+	c.written(p, v.snapshot())
+	p.int(len(w.views))
+	for i := range max(0, len(w.views)-1) {
+		// Until when a receiver may have it.
+		p.put(plain, seconds(w.views[i+1].from.Sub(w.now)))
+		if i == len(w.views)-2 && w.left.all > 0 && w.left.store > 0 && w.now.Sub(v.from) < staleRead {
+			c.ring(p, w.views[i].ring, -1) // it may be read yet
+			c.written(p, w.views[i].snapshot())
+			continue
+		}
+		p.flag(w.views[i].ring.AcceptUnsigned)
+		for _, e := range w.views[i].ring.Keys {
+			p.key(e.Key)
+		}
+		p.int(-1)
+	}
+}
+
+// written is when a version became readable, where that counts: for what is said of previous
+// keys, and of a current one that receivers do not know yet.
+func (c *coder) written(p *part, s Snapshot) {
+	counts := false
+	if s.Keyring != nil {
+		for i := range s.Keyring.Keys {
+			counts = counts || s.Keyring.Keys[i].State == Previous || s.Keyring.Keys[i].PushAfter.After(c.past)
+		}
+	}
+	if counts {
+		c.time(p, s.Written)
+	}
+}
+
+// ring is a keyring as the given replica sees it, -1 for the world: when it was written, by which
+// rotation and after what failure nothing depends on.
+func (c *coder) ring(p *part, k *Keyring, me int) {
+	if k == nil {
+		p.int(-2)
+		return
+	}
+	p.int(len(k.Keys))
+	p.flag(k.AcceptUnsigned, k.RotatedAt.IsZero(), k.RotatedAt.After(dawn.Add(-time.Minute)), k.Rotation != nil)
+	for i := range k.Keys {
+		e := &k.Keys[i]
+		p.key(e.Key)
+		adopted := e.PushAfter.After(e.ActivatedAt)
+		p.int(int(e.State[1])) // which tells them apart
+		p.flag(adopted)
+		switch {
+		case e.State == Pending:
+			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+			c.time(p, e.PushAfter)
+		case e.State == Current && adopted:
+			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+			c.until(p, e.PushAfter)
+		case e.State == Previous:
+			c.time(p, e.AcceptUntil)
+		}
+	}
+	if r := k.Rotation; r != nil {
+		p.flag(r.Reason == ByRevoke, r.LastError != nil)
+		p.int(min(r.Attempts, 12))
+		c.until(p, r.RetryAt)
+		if k.Pending() != nil {
+			c.until(p, r.LeaseUntil)
+			owner := slices.Index(owners[:], r.Owner)
+			switch {
+			case me < 0 && owner >= 0:
+				p.put(aReplica, int32(owner))
+			case owner >= 0:
+				p.flag(owner == me)
+			default:
+				p.int(2)
+			}
+		}
+	}
+}

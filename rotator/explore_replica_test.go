@@ -1,0 +1,134 @@
+package rotator
+
+import "slices"
+
+var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
+
+// replica codes what a replica's future depends on. What its log and its Settle tell does not
+// count, nor does when its clock was last set back: it never is.
+func (c *coder) replica(p *part, w *world, i int, r *replica) {
+	tr := &r.tr
+	p.int(int(r.stage)<<4 | slices.Index(steps, r.action.Step))
+	p.flag(!r.paused.IsZero(), r.paused.Equal(w.now))
+	opening := r.stage == idle || (r.stage != between && r.action.Step == "")
+	if r.stage == idle {
+		p.put(plain, max(0, seconds(r.next.Sub(w.now))))
+	}
+	p.int(min(tr.storeFails, 9)<<8 | min(tr.lookFails, 9)<<4 | min(tr.pushFails, 9))
+	silence, silent := r.lastRead.wall.Add(-c.ahead[i]).Sub(dawn), 3*c.policy.probe()+2*slowAnswer
+	c.age(p, silence, silent)
+	if silence > c.now.Sub(dawn)-silent { // else it begins anew
+		c.age(p, r.unbroken, c.old)
+	}
+	p.key(tr.set)
+	p.key(tr.pendingSeen.key)
+	if !tr.pendingSeen.key.IsZero() {
+		c.age(p, tr.pendingSeen.since, c.old)
+	}
+	if c.adopts() {
+		p.key(tr.currentSeen.key)
+		c.age(p, tr.currentSeen.since, c.old)
+	}
+	o := &tr.obs
+	p.int(int(o.Sight))
+	if o.Sight != Unseen {
+		p.key(o.Key)
+	}
+	c.time(p, o.At)
+	c.until(p, o.NextLook)
+	c.until(p, o.NextPush)
+	p.key(c.refused(w, r))
+	now := w.newest()
+	c.previous(p, now.ring, o)
+	if opening {
+		// The next read replaces the keyring: only which key was current then counts.
+		p.flag(tr.snap.Keyring == nil)
+		if tr.snap.Keyring != nil {
+			p.key(tr.snap.Keyring.CallbackKey())
+		}
+	} else {
+		c.snapshot(p, now, tr.snap, i)
+		c.previous(p, tr.snap.Keyring, o)
+		if tr.snap.Keyring != nil && tr.snap.Keyring.Pending() != nil {
+			c.age(p, o.Since.Add(-c.ahead[i]).Sub(dawn), c.old)
+		}
+		if c.adopts() {
+			c.age(p, o.CurrentSince.Add(-c.ahead[i]).Sub(dawn), c.old)
+		}
+		c.time(p, r.readAt.wall)
+	}
+	if r.stage != idle && r.stage != between {
+		c.piece(p, now, i, r)
+	}
+}
+
+// piece codes the part of a visit that is under way: with which answers, so far, to what.
+func (c *coder) piece(p *part, now view, i int, r *replica) {
+	c.time(p, r.began)
+	switch r.action.Step {
+	case StepCommit, StepAdopt:
+		c.time(p, r.began.Add(c.policy.Grace)) // will be an AcceptUntil
+	case StepRollback:
+		c.time(p, r.began.Add(c.policy.Timing.RollbackKeep))
+	}
+	p.flag(r.wish.Due.IsZero())
+	if s := r.action.Step; s == StepStage || s == StepAdopt {
+		p.put(aKey, int32(number(NewKey("", base62[r.seed:r.seed+1]))))
+	}
+	p.int(len(r.answers))
+	for n, a := range r.answers {
+		p.int(slices.Index(answersByCode, a.err))
+		p.key(a.key)
+		p.flag(a.version == 0, a.version == now.version)
+		if a.snap.Version != 0 {
+			c.snapshot(p, now, a.snap, i)
+			c.previous(p, a.snap.Keyring, &r.tr.obs)
+		}
+		if r.stage != answered || n < len(r.answers)-1 {
+			c.time(p, a.at)
+		}
+	}
+}
+
+// snapshot codes what a replica holds to be in the store.
+func (c *coder) snapshot(p *part, now view, s Snapshot, me int) {
+	same := s.Version == now.version && !c.lawless
+	p.flag(s.Version == now.version, s.Keyring == nil)
+	if !same {
+		c.ring(p, s.Keyring, me)
+	}
+	c.written(p, s)
+}
+
+// previous codes since when the previous keys of a keyring have been seen.
+func (c *coder) previous(p *part, k *Keyring, o *Observation) {
+	if k == nil {
+		return
+	}
+	for i := range k.Keys {
+		since, seen := o.Previous[k.Keys[i].Key.ID()]
+		p.flag(seen)
+		if seen {
+			c.time(p, since)
+		}
+	}
+}
+
+// refused is the key that was refused, while it can still be pending.
+func (c *coder) refused(w *world, r *replica) Key {
+	rings := []*Keyring{w.newest().ring, r.tr.snap.Keyring}
+	if w.late != nil {
+		rings = append(rings, w.late.ring)
+	}
+	for _, k := range rings {
+		if k != nil && k.Pending() != nil && k.Pending().Key.Equal(r.tr.obs.Refused) {
+			return r.tr.obs.Refused
+		}
+	}
+	return Key{}
+}
+
+// adopts reports whether a key may become current that receivers do not know yet, by somebody's clock.
+func (s *scenario) adopts() bool {
+	return s.empty || s.policy.OnDrift == AdoptKey || s.ahead[0] != s.ahead[1]
+}
