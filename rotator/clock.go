@@ -13,7 +13,8 @@ type Clock interface {
 	Steady() time.Duration
 	// After sends once d has passed; stop releases it early.
 	After(d time.Duration) (c <-chan time.Time, stop func())
-	WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc)
+	// WithDeadline gives a context that ends at a time by either clock.
+	WithDeadline(ctx context.Context, wall time.Time, steady time.Duration) (context.Context, context.CancelFunc)
 }
 
 // SystemClock is the machine's clock.
@@ -35,10 +36,10 @@ func (SystemClock) After(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// WithDeadline is the standard library's. The deadline is one by the monotonic clock as well:
-// when the wall clock is set back, it comes no later.
-func (c SystemClock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, at.Sub(c.Now()))
+// WithDeadline is the standard library's, with a deadline that has both clocks' times.
+func (c SystemClock) WithDeadline(ctx context.Context, wall time.Time, steady time.Duration) (context.Context, context.CancelFunc) {
+	now := time.Now() // both in one reading: a pause after it puts nothing off
+	return context.WithDeadline(ctx, now.Add(min(wall.Sub(now.Round(0)), steady-now.Sub(c.start))))
 }
 
 // longestSleep bounds one sleep: a timer does not count the time a machine was suspended.

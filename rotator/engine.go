@@ -81,14 +81,13 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	snap        Snapshot // as last read or written
-	snapAt      time.Time
-	pending     Key   // the last pending key seen
-	pendingSeen watch // of the pending key, for obs.Since
-	currentSeen watch // of the current key, for obs.CurrentSince
-	// previousSeen is since when each previous key was seen as such, for obs.Previous, by id
-	// and the steady clock.
-	previousSeen map[string]time.Duration
+	snap        Snapshot  // as last read or written
+	latest      time.Time // that the wall clock told, of what is remembered here
+	pending     Key       // the last pending key seen
+	pendingSeen watch     // of the pending key, for obs.Since
+	currentSeen watch     // of the current key, for obs.CurrentSince
+	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
+	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force
 	lastErr      error   // why the last visit got stuck, nil if it did not
 	failure      Failure // the last refusal of a push
@@ -163,8 +162,9 @@ func (e *Engine) open(ctx context.Context, tr *track) (readAt moment, err error)
 }
 
 func (e *Engine) decide(tr *track) (Action, Wish) {
-	w := e.wish(tr)
-	return Decide(tr.snap, tr.obs, e.clock.Now(), w, &e.policy), w
+	w, now := e.wish(tr), e.moment()
+	tr.date(now)
+	return Decide(tr.snap, tr.obs, now.wall, w, &e.policy), w
 }
 
 // carryOut does a step that was decided on the keyring that was read at readAt, and tells

@@ -150,7 +150,7 @@ func (x *explorer) spell(w *world, limit time.Time) *world {
 
 // eventsOf yields what one replica may do next, and reports whether there is anything.
 func (x *explorer) eventsOf(w *world, i int, r *replica, yield func(*world, event)) bool {
-	if w.left.all > 0 && w.left.crash > 0 && (r.stage != idle || !r.tr.snapAt.IsZero()) {
+	if w.left.all > 0 && w.left.crash > 0 && (r.stage != idle || !r.tr.latest.IsZero()) {
 		n := *w
 		n.left.spend(&n.left.crash)
 		n.replicas[i] = &replica{next: w.now, tr: track{target: codecTarget}}

@@ -167,7 +167,7 @@ func (w *wire) KeyInForce(context.Context, Target) (Key, error) {
 func (w *wire) Now() time.Time                                 { return w.now.Add(w.ahead) }
 func (w *wire) Steady() time.Duration                          { return w.now.Sub(dawn) }
 func (w *wire) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
-func (w *wire) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+func (w *wire) WithDeadline(ctx context.Context, at time.Time, _ time.Duration) (context.Context, context.CancelFunc) {
 	w.deadline = at
 	return ctx, func() {}
 }

@@ -32,6 +32,7 @@ type memory struct {
 	purges   []int64
 	noPurge  bool
 	onLook   func() // once, before the answer
+	onSet    func() // once, after it
 }
 
 func newMemory() *memory {
@@ -92,8 +93,8 @@ func (c clock) Now() time.Time {
 	return c.SystemClock.Now().Add(c.m.ahead)
 }
 
-func (c clock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
-	return c.SystemClock.WithDeadline(ctx, c.SystemClock.Now().Add(at.Sub(c.Now())))
+func (c clock) WithDeadline(ctx context.Context, wall time.Time, steady time.Duration) (context.Context, context.CancelFunc) {
+	return c.SystemClock.WithDeadline(ctx, c.SystemClock.Now().Add(wall.Sub(c.Now())), steady)
 }
 
 // expired is what Tencent says to a request whose time is wrong. The caller holds m.mu.
@@ -106,8 +107,12 @@ func (m *memory) expired() error {
 
 func (m *memory) SetKey(ctx context.Context, t Target, k Key) (string, error) {
 	m.mu.Lock()
-	slow := m.slow
+	slow, f := m.slow, m.onSet
+	m.onSet = nil
 	m.mu.Unlock()
+	if f != nil {
+		defer f()
+	}
 	if slow > 0 {
 		select {
 		case <-time.After(slow):

@@ -93,12 +93,12 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 
 // observe asks Tencent which key is in force.
 func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
-	at := e.clock.Now()
-	call, cancel := e.clock.WithDeadline(ctx, at.Add(callLimit))
+	began := e.moment()
+	call, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	key, err := e.api.KeyInForce(call, tr.target)
-	now, t := e.clock.Now(), &e.policy.Timing
-	tr.obs.At = at
+	now, t := e.now(tr), &e.policy.Timing
+	tr.obs.At = began.wall
 	if err == nil {
 		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
 		if k := tr.snap.Keyring; k != nil && k.Pending() == nil && key.Equal(k.CallbackKey()) {
@@ -201,7 +201,7 @@ func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt moment) er
 
 // pushFailed writes down that the pending key was not set, or not yet, and when to go on.
 func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error {
-	now := e.clock.Now()
+	now := e.now(tr)
 	tr.failure = failureOf(api, now)
 	tr.obs.NextPush = now.Add(e.delay(tr.pushFails, e.policy.Timing.RetryMin, e.policy.Timing.RetryMax))
 	if err := e.writeFailure(ctx, tr, tr.snap.Keyring.failed(tr.failure, "", tr.obs.NextPush, &e.policy)); err != nil {
@@ -223,7 +223,7 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment
 	if err == nil {
 		if tr.obs.Sight != Seen { // until it is seen in force, it may have been in vain
 			tr.pushFails++
-			tr.obs.NextPush = e.clock.Now().Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
+			tr.obs.NextPush = e.now(tr).Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
 		}
 		return nil
 	}
@@ -232,7 +232,7 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment
 	if api.Class == Refused {
 		pause = e.delay(tr.pushFails, t.RefusedMin, t.RefusedMax)
 	}
-	tr.obs.NextPush = e.clock.Now().Add(pause)
+	tr.obs.NextPush = e.now(tr).Add(pause)
 	return api
 }
 
@@ -244,7 +244,7 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) err
 	if age > e.policy.Timing.PushDeadline/4 || at.Before(readAt.wall) {
 		return errStale
 	}
-	ctx, cancel := e.clock.WithDeadline(ctx, at.Add(e.policy.Timing.PushDeadline-age))
+	ctx, cancel := e.within(ctx, now, e.policy.Timing.PushDeadline-age)
 	defer cancel()
 	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
 	_, err := e.api.SetKey(ctx, tr.target, key)

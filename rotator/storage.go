@@ -35,7 +35,7 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
 	began := e.moment()
-	ctx, cancel := e.clock.WithDeadline(ctx, began.wall.Add(callLimit))
+	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	s, err := e.store.Read(ctx, tr.target)
 	if err != nil {
@@ -58,6 +58,11 @@ type moment struct {
 }
 
 func (e *Engine) moment() moment { return moment{e.clock.Now(), e.clock.Steady()} }
+
+// within bounds what was begun at a moment, by both clocks.
+func (e *Engine) within(ctx context.Context, began moment, d time.Duration) (context.Context, context.CancelFunc) {
+	return e.clock.WithDeadline(ctx, began.wall.Add(d), began.steady+d)
+}
 
 // since is how long ago a moment was, by the clock that says longer: the steady one may stand
 // still while the machine is suspended, the wall clock may have been set back meanwhile.
@@ -86,7 +91,7 @@ func (w *watch) see(key Key, unbroken, now time.Duration) {
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	unbroken := e.unbrokenSince(began)
 	now := e.moment()
-	if now.wall.Before(tr.snapAt) {
+	if now.wall.Before(tr.latest) {
 		tr.forget() // the clock was set back: no time in memory means anything
 	}
 	var pend, cur Key
@@ -101,15 +106,27 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	}
 	tr.pendingSeen.see(pend, unbroken, now.steady)
 	tr.currentSeen.see(cur, unbroken, now.steady)
-	// Told anew each time by the wall clock, which may have been set since.
+	tr.snap, tr.latest, tr.storeFails = s, now.wall, 0
+	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
+	tr.date(now)
+}
+
+// date tells since when the store was seen as it is, by the wall clock that Decide is given: it
+// may have been set since.
+func (tr *track) date(now moment) {
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
-	tr.snap, tr.snapAt, tr.storeFails = s, began.wall, 0
-	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
-	for id, since := range tr.previousSeen {
-		tr.obs.Previous[id] = now.wall.Add(since - now.steady)
+	for id, r := range tr.previousSeen {
+		tr.obs.Previous[id] = now.wall.Add(r.since - now.steady)
 	}
+}
+
+// now is the wall clock's time, for what is to be remembered of it.
+func (e *Engine) now(tr *track) time.Time {
+	now := e.clock.Now()
+	tr.latest = later(tr.latest, now)
+	return now
 }
 
 // unbrokenSince is since when the store has answered without a break, for whatever target,
@@ -130,10 +147,17 @@ func (e *Engine) unbrokenSince(began moment) time.Duration {
 	return e.unbroken
 }
 
-// previousSeen carries over since when each previous key has been seen as one, by the steady
-// clock: a wall clock that was behind and is set right would make that look long ago.
-func previousSeen(k *Keyring, seen map[string]time.Duration, now time.Duration) map[string]time.Duration {
-	since := map[string]time.Duration{}
+// replaced is since when a key was found replaced at every look, by the steady clock: a wall
+// clock that was behind and is set right would make that look long ago. One whose time to go
+// is another was current again in between.
+type replaced struct {
+	until time.Time
+	since time.Duration
+}
+
+// previousSeen carries over since when each previous key has been seen as one.
+func previousSeen(k *Keyring, seen map[string]replaced, now time.Duration) map[string]replaced {
+	since := map[string]replaced{}
 	if k == nil {
 		return since
 	}
@@ -141,9 +165,9 @@ func previousSeen(k *Keyring, seen map[string]time.Duration, now time.Duration) 
 		if e.State != Previous {
 			continue
 		}
-		since[e.Key.ID()] = now
-		if at, ok := seen[e.Key.ID()]; ok {
-			since[e.Key.ID()] = at
+		since[e.Key.ID()] = replaced{e.AcceptUntil, now}
+		if r, ok := seen[e.Key.ID()]; ok && r.until.Equal(e.AcceptUntil) {
+			since[e.Key.ID()] = r
 		}
 	}
 	return since
@@ -153,7 +177,7 @@ func previousSeen(k *Keyring, seen map[string]time.Duration, now time.Duration) 
 // is known, and the next visit reads again.
 func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	began := e.moment()
-	ctx, cancel := e.clock.WithDeadline(ctx, began.wall.Add(callLimit))
+	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	version, err := e.store.Write(ctx, tr.target, k, tr.snap.Version)
 	if errors.Is(err, ErrConflict) {
@@ -173,7 +197,7 @@ func (e *Engine) purge(ctx context.Context, tr *track) {
 	if tr.purge == 0 || e.policy.KeepVersions || tr.snap.Keyring == nil {
 		return
 	}
-	ctx, cancel := e.clock.WithDeadline(ctx, e.clock.Now().Add(callLimit))
+	ctx, cancel := e.within(ctx, e.moment(), callLimit)
 	defer cancel()
 	// What is there may be older than what was to be destroyed, if an older store was put back.
 	if err := e.store.Purge(ctx, tr.target, min(tr.purge, tr.snap.Version)); err != nil {

@@ -19,6 +19,7 @@ type replica struct {
 	busy   bool
 	skew   time.Duration // of its clock, within what replicas may disagree by
 	jump   time.Duration // and what it is wrong by for a while
+	stood  time.Duration // for how long its steady clock stood still: the machine was suspended
 }
 
 // crash is what a killed replica panics with.
@@ -43,6 +44,9 @@ func (r *replica) restart() {
 }
 
 func (r *replica) tell(ev rotator.Event) {
+	if ev.Phase == rotator.Begin && r.w.draw(3) == 0 {
+		r.interlude() // between the decision and what is done about it
+	}
 	switch {
 	case ev.Phase == rotator.Idle:
 		return
@@ -99,6 +103,9 @@ func (r *replica) visit() {
 // interlude happens inside a call, at every await: time passes, others run, the caller may die.
 func (r *replica) interlude() {
 	w := r.w
+	if w.mishap(100) {
+		r.turnClock()
+	}
 	switch {
 	case w.calm:
 	case w.mishap(60):
@@ -109,9 +116,13 @@ func (r *replica) interlude() {
 		if w.draw(4) == 0 {
 			pause *= 40
 		}
-		w.say("%s is paused for %s", r.name, pause)
+		began, suspended := w.now, w.draw(2) == 0
+		w.say("%s is paused for %s (with its clock: %t)", r.name, pause, suspended)
 		w.Run(pause)
 		w.depth--
+		if suspended {
+			r.stood += w.now.Sub(began)
+		}
 		w.say("%s goes on", r.name)
 	default:
 		w.advance(time.Duration(w.draw(1500)) * time.Millisecond)
@@ -155,7 +166,7 @@ func (c clock) Steady() time.Duration {
 	if c.r.w.Mutant == OneClock {
 		return c.r.now().Sub(simStart)
 	}
-	return c.r.w.now.Sub(simStart)
+	return c.r.w.now.Sub(simStart) - c.r.stood
 }
 
 func (c clock) After(time.Duration) (<-chan time.Time, func()) { panic("nobody sleeps in here") }
@@ -168,8 +179,11 @@ type deadline struct {
 	steady time.Duration
 }
 
-func (c clock) WithDeadline(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
-	return context.WithValue(ctx, deadlineKey{}, deadline{at, c.Steady() + at.Sub(c.Now())}), func() {}
+func (c clock) WithDeadline(ctx context.Context, wall time.Time, steady time.Duration) (context.Context, context.CancelFunc) {
+	if c.r.w.draw(3) == 0 {
+		c.r.interlude()
+	}
+	return context.WithValue(ctx, deadlineKey{}, deadline{wall, steady}), func() {}
 }
 
 // passed reports whether the deadline of a call is over.

@@ -11,8 +11,10 @@ import (
 const week = 7 * 24 * time.Hour
 
 // Play runs a world from its beginning to its end.
-func Play(o Options) *World {
-	w := New(o)
+func Play(o Options) *World { return play(o, false) }
+
+func play(o Options, quiet bool) *World {
+	w := newWorld(o, quiet)
 	w.play()
 	return w
 }
@@ -25,21 +27,13 @@ func (w *World) play() {
 }
 
 // Count is Play without a timeline and logs, which takes less time.
-func Count(o Options) Result {
-	w := newWorld(o, true)
-	w.play()
-	return w.Result()
-}
+func Count(o Options) Result { return play(o, true).Result() }
 
 // Shrink looks for fewer mishaps that violate the same world's invariants still, and gives the
 // world that has them. It gives up what it can of them in ever smaller portions.
 func Shrink(o Options) *World {
-	w := Play(o)
-	if w.violation == "" {
-		return w
-	}
-	best := w
-	for again := true; again; {
+	best := play(o, true)
+	for again := best.violation != ""; again; {
 		again = false
 		for portion := len(best.mishaps); portion > 0; portion /= 2 {
 			for from := 0; from < len(best.mishaps); {
@@ -47,7 +41,7 @@ func Shrink(o Options) *World {
 				for i, m := range best.mishaps {
 					o.Allow[m] = i < from || i >= from+portion
 				}
-				if try := Play(o); try.violation != "" && len(try.mishaps) < len(best.mishaps) {
+				if try := play(o, true); try.violation != "" && len(try.mishaps) < len(best.mishaps) {
 					best, again = try, true
 				} else {
 					from += portion
@@ -55,7 +49,7 @@ func Shrink(o Options) *World {
 			}
 		}
 	}
-	return best
+	return Play(best.Options)
 }
 
 // Describe tells of a violation, for who has to find out why.

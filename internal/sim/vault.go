@@ -141,4 +141,10 @@ func (w *World) keys() []rotator.Key {
 	return all
 }
 
-func (s store) Purge(context.Context, rotator.Target, int64) error { return nil }
+func (s store) Purge(context.Context, rotator.Target, int64) error {
+	s.r.interlude()
+	if s.r.w.vault.down || s.r.w.mishap(40) {
+		return errAway
+	}
+	return nil
+}
