@@ -30,8 +30,9 @@ TIME    = 3m
 SEED    = 1
 PICTURE = bin/torture.svg
 torture: vault ## real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
+	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
-	  -overlay "$$($(GO) run ./internal/wrongclock)" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
+	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
 
 lint: ## gofmt, vet, staticcheck, tidy modules
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }

@@ -105,9 +105,9 @@ func (f *fleet) proxies(k *kind, n int) {
 	}
 }
 
-// send has rate callbacks a second sent to all receivers together, until the test ends, and
-// then looks at what became of them.
-func (f *fleet) send(rate int) {
+// send has rate callbacks a second sent to all receivers together, until the test ends or stop is
+// called, and then looks at what became of them.
+func (f *fleet) send(rate int) (stop func()) {
 	f.t.Helper()
 	total := 0
 	for _, k := range f.kinds {
@@ -124,15 +124,19 @@ func (f *fleet) send(rate int) {
 		}
 	}
 	began := time.Now()
-	f.t.Cleanup(func() {
+	stop = func() {
 		cancel()
 		group.Wait()
+	}
+	f.t.Cleanup(func() {
+		stop()
 		all := int64(0)
 		for _, k := range f.kinds {
 			all += f.tally(k)
 		}
 		f.t.Logf("%d receivers, %d callbacks, %.0f a second", total, all, float64(all)/time.Since(began).Seconds())
 	})
+	return stop
 }
 
 // tally adds up what became of the callbacks of one kind.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -26,6 +28,9 @@ type mishap struct {
 	begin       func(i int) (undo func() error)
 }
 
+// veryWrong is by so much that Tencent refuses.
+const veryWrong = "clock very wrong"
+
 // patience is for a node that does not answer.
 const patience = 3 * time.Second
 
@@ -40,14 +45,14 @@ func (w *torture) mishaps() []mishap {
 		{"daemon told to rotate", 8, "process", 3, 0, 0, w.signalled(syscall.SIGUSR1)},
 		{"command rotate", 2, "command", 3, 0, 0, w.commanded},
 		{"clock a little wrong", 2, "clock", 3, s, 20 * s, w.wrongClock(time.Millisecond, 1400*time.Millisecond)},
-		{"clock very wrong", 3, "clock", 3, s, 20 * s, w.wrongClock(7*s, 300*24*time.Hour)},
+		{veryWrong, 3, "clock", 3, s, 20 * s, w.wrongClock(7*s, 300*24*time.Hour)},
 		{"token revoked", 2, "token", 3, s / 2, 6 * s, w.revoked},
 		{"Vault node sealed", 3, "node", 3, s / 2, 12 * s, w.sealed},
 		{"Vault node killed", 2, "node", 3, s / 2, 8 * s, w.nodeKilled},
 		{"Vault node stopped for a while", 2, "node", 3, s / 2, 8 * s, w.frozen},
 		{"Vault node's disk full", 2, "node", 3, s, 10 * s, w.diskFull},
 		{"Vault leader steps down", 2, "node", 3, 0, 0, w.steppedDown},
-		{"Tencent refuses for a while", 2, "Tencent", 1, s, 15 * s, w.expired},
+		{"Tencent refuses for a while", 2, "Tencent", 1, s, 8 * s, w.expired},
 		{"Tencent's next answers go wrong", 14, "plan", 1, 0, 0, w.planned},
 		{"receiver cut off from Vault", 1, "receiver", 4, s / 5, 3 * s / 2, func(i int) func() error { w.toReceiver[i].cut(); return w.toReceiver[i].mend }},
 		{"receiver far from Vault", 1, "receiver", 4, s / 5, 8 * s, w.spoiled(func(i int) *wire { return w.toReceiver[i] }, "latency", map[string]int{"latency": 200, "jitter": 150})},
@@ -60,7 +65,7 @@ func (w *torture) mishaps() []mishap {
 		all = append(all,
 			mishap{"daemon cut off from " + name, 3, kind, 3, s / 5, 10 * s, func(i int) func() error { to(i).cut(); return to(i).mend }},
 			mishap{"daemon far from " + name, 2, kind, 3, s / 2, 10 * s, w.spoiled(to, "latency", map[string]int{"latency": 600, "jitter": 500})},
-			mishap{"nothing comes back from " + name, 2, kind, 3, s / 2, 10 * s, w.spoiled(to, "timeout", map[string]int{"timeout": 0})},
+			mishap{"nothing gets through to or from " + name, 2, kind, 3, s / 2, 10 * s, w.spoiled(to, "timeout", map[string]int{"timeout": 0})},
 			mishap{"answers break off from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "limit_data", map[string]int{"bytes": 90})},
 			mishap{"answers drip from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "slicer", map[string]int{"average_size": 40, "size_variation": 30, "delay": 30_000})},
 			mishap{"connections are reset from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "reset_peer", map[string]int{"timeout": 20})})
@@ -112,6 +117,9 @@ func (w *torture) route() {
 		if len(well) > 0 && !to.leadsTo(well) {
 			to.lead(well[i%len(well)])
 		}
+		if to.away && !w.busy[fmt.Sprintf("receiver %c", 'A'+i)] {
+			_ = to.mend() // else at the next change
+		}
 	}
 }
 
@@ -126,22 +134,31 @@ func (w *torture) wellNodes() []*vaulttest.Server {
 	return well
 }
 
-func (w *torture) killed(i int) func() error {
+// living is a daemon that must not have ended by itself.
+func (w *torture) living(i int) *victim {
 	d := w.daemons[i]
+	if d.exited() {
+		w.t.Errorf("daemon %s ended by itself with %d:\n%s", d.name, d.code, tail(d.String()))
+	}
+	return d
+}
+
+func (w *torture) killed(i int) func() error {
+	d := w.living(i)
 	_ = d.cmd.Process.Kill()
 	<-d.done
 	return func() error { d.process = w.start([]string{"run"}, d.env...); return nil }
 }
 
 func (w *torture) stopped(i int) func() error {
-	d := w.daemons[i]
+	d := w.living(i)
 	d.signal(syscall.SIGSTOP)
 	return func() error { d.signal(syscall.SIGCONT); return nil }
 }
 
 // ended has a daemon finish what it is at; it is started again after it has.
 func (w *torture) ended(i int) func() error {
-	d := w.daemons[i]
+	d := w.living(i)
 	d.signal(syscall.SIGTERM)
 	return func() error {
 		if !d.exited() {
@@ -156,10 +173,10 @@ func (w *torture) ended(i int) func() error {
 }
 
 func (w *torture) signalled(s syscall.Signal) func(int) func() error {
-	return func(i int) func() error { w.daemons[i].signal(s); return nil }
+	return func(i int) func() error { w.living(i).signal(s); return nil }
 }
 
-// commanded has somebody rotate by hand, beside the daemons, and give up or not.
+// commanded has somebody rotate by hand, beside the daemons.
 func (w *torture) commanded(i int) func() error {
 	p := w.start([]string{"rotate"}, w.daemons[i].env...)
 	return func() error {
@@ -207,9 +224,7 @@ func (w *torture) setClock(i int, by time.Duration) {
 func (w *torture) revoked(i int) func() error {
 	d := w.daemons[i]
 	for _, node := range w.wellNodes() {
-		c := node.Client(node.Token)
-		c.SetClientTimeout(patience)
-		if c.Auth().Token().RevokeTree(d.token) == nil {
+		if w.client(node).Auth().Token().RevokeTree(d.token) == nil {
 			break
 		}
 	}
@@ -221,7 +236,7 @@ func (w *torture) newToken(d *victim) error {
 	err := errors.New("no node is well")
 	for _, node := range w.wellNodes() {
 		var token string
-		if token, err = node.TryNewToken("tiwkeyd", "2h"); err == nil {
+		if token, err = node.TryNewToken("tiwkeyd", "240h"); err == nil {
 			d.token = token
 			w.secret(token)
 			next := d.tokenFile + ".next"
@@ -234,10 +249,21 @@ func (w *torture) newToken(d *victim) error {
 	return err
 }
 
+// sealed seals the active node. Another one cannot be told to; it is sealed when it starts.
 func (w *torture) sealed(i int) func() error {
 	node := w.cluster.Nodes[i]
-	_ = node.Client(node.Token).Sys().Seal()
+	if w.client(node).Sys().Seal() != nil {
+		node.Stop()
+		node.Launch()
+	}
 	return w.well(i)
+}
+
+// client is one that does not wait for long.
+func (w *torture) client(node *vaulttest.Server) *api.Client {
+	c := node.Client(node.Token)
+	c.SetClientTimeout(patience)
+	return c
 }
 
 func (w *torture) nodeKilled(i int) func() error {
@@ -268,8 +294,7 @@ func (w *torture) diskFull(i int) func() error {
 }
 
 func (w *torture) steppedDown(i int) func() error {
-	node := w.cluster.Nodes[i]
-	_ = node.Client(node.Token).Sys().StepDown()
+	_ = w.client(w.cluster.Nodes[i]).Sys().StepDown() // whom another one has it forwarded to
 	return nil
 }
 
@@ -318,7 +343,7 @@ func (w *torture) planned(int) func() error {
 func (w *torture) spoiled(to func(int) *wire, kind string, attributes map[string]int) func(int) func() error {
 	return func(i int) func() error {
 		stream := "downstream"
-		if w.random.IntN(3) == 0 {
+		if (kind == "latency" || kind == "timeout") && w.random.IntN(3) == 0 {
 			stream = "upstream"
 		}
 		if err := to(i).spoil(kind, stream, attributes); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -74,7 +75,7 @@ func newRig(t testing.TB) *rig {
 func (r *rig) secret(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s != "" {
+	if s != "" && !slices.Contains(r.secrets, s) {
 		r.secrets = append(r.secrets, s)
 	}
 }

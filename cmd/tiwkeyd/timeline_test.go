@@ -90,7 +90,7 @@ func (l *timeline) answered(a tiwtest.Answer) {
 func (l *timeline) read(s rotator.Snapshot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.Keyring == nil || s.Version == l.version {
+	if s.Keyring == nil || s.Version <= l.version { // of two reads at a time the older may be the last
 		return
 	}
 	l.version = s.Version
@@ -123,20 +123,21 @@ func (l *timeline) mishap(name, victim string, from time.Time) (done func(time.T
 	}
 }
 
-// rotations counts the keys that became current, and those that were taken back.
-func (l *timeline) rotations() (done, rolledBack int) {
+// rotations counts the keys that became current between two times, and those that were taken
+// back.
+func (l *timeline) rotations(from, to time.Time) (done, rolledBack int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	in := func(at time.Time) bool { return at.After(from) && at.Before(to) }
 	for _, line := range l.lines {
-		was := map[rotator.State]bool{}
-		for _, s := range line.spells {
-			was[s.state] = true
-		}
-		switch {
-		case was[rotator.Current]:
-			done++
-		case was[rotator.Pending] && was[rotator.Previous]:
-			rolledBack++
+		for i := 1; i < len(line.spells); i++ {
+			switch s := line.spells[i]; {
+			case line.spells[i-1].state != rotator.Pending || !in(s.from):
+			case s.state == rotator.Current:
+				done++
+			case s.state == rotator.Previous:
+				rolledBack++
+			}
 		}
 	}
 	return done, rolledBack
@@ -222,6 +223,9 @@ func (p *picture) mishaps(bands []*band) {
 	for _, victim := range slices.Sorted(maps.Keys(byVictim)) {
 		p.label(victim)
 		for _, b := range byVictim[victim] {
+			if b.to.IsZero() {
+				b.to = p.end
+			}
 			p.bar(b.from, b.to, 2, row-4, "#e8a33d", fmt.Sprintf("%s: %s, %s for %s", victim, b.name, b.from.Format("15:04:05"), b.to.Sub(b.from).Round(time.Millisecond)))
 		}
 		p.y += row
@@ -264,7 +268,11 @@ func (p *picture) key(line *keyLine) {
 	seconds := slices.Sorted(maps.Keys(line.bins))
 	for i := 0; i < len(seconds); {
 		n, sum := 1, line.bins[seconds[i]].verified
-		for ; i+n < len(seconds) && seconds[i+n] == seconds[i]+n; n++ {
+		if sum == 0 {
+			i++
+			continue
+		}
+		for ; i+n < len(seconds) && seconds[i+n] == seconds[i]+n && line.bins[seconds[i+n]].verified > 0; n++ {
 			sum += line.bins[seconds[i+n]].verified
 		}
 		from := p.began.Add(time.Duration(seconds[i]) * time.Second)

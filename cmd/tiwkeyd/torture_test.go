@@ -37,6 +37,8 @@ const (
 	lateness = tortured - 3*tortured/8
 	// atOnce is how much goes wrong at the same time, at most.
 	atOnce = 4
+	// callbackRate is how many are sent a second, to all receivers together.
+	callbackRate = 250
 )
 
 // torture is real processes to which everything happens that can: three daemons, three nodes
@@ -74,7 +76,7 @@ type ending struct {
 }
 
 // TestTorture has three daemons rotate while a nemesis has everything go wrong, for as long as
-// TIWKEYD_TORTURE_TIME says, as TIWKEYD_TORTURE_SEED chooses. In the end no callback was
+// TIWKEYD_TORTURE_TIME says; TIWKEYD_TORTURE_SEED is what the nemesis draws from. In the end no callback was
 // refused or lost, and all is settled. A picture of it goes to TIWKEYD_TORTURE_PICTURE.
 func TestTorture(t *testing.T) {
 	if os.Getenv("TEST_ON_SMALL_DISK") == "" {
@@ -90,9 +92,15 @@ func TestTorture(t *testing.T) {
 		t.Fatalf("TIWKEYD_TORTURE_SEED: %v", err)
 	}
 	w := newTorture(t, seed)
-	w.run(length)
+	stop := w.send(callbackRate)
+	began, over := time.Now(), time.Now().Add(length)
+	defer func() { // whatever becomes of it
+		stop()
+		w.noSecretShows()
+		w.tell(began, over, seed)
+	}()
+	w.run(over)
 	w.settle()
-	w.tell(length, seed)
 }
 
 func newTorture(t *testing.T, seed uint64) *torture {
@@ -128,7 +136,6 @@ func newTorture(t *testing.T, seed uint64) *torture {
 	}
 	w.await("the application is adopted and rotated", func() bool { return w.rotated(w.app) })
 	w.receivers(ways)
-	w.send(250)
 	return w
 }
 
@@ -172,7 +179,12 @@ func (w *torture) receivers(ways *wires) {
 
 // anyNode reads from whichever node answers.
 func (w *torture) anyNode() rotator.Store {
-	a := &anyNode{Store: w.store, picture: w.picture}
+	a := &anyNode{Store: w.store, saw: func(s rotator.Snapshot) {
+		w.picture.read(s)
+		for _, k := range s.Keyring.Accept() {
+			w.secret(k.Reveal())
+		}
+	}}
 	for _, node := range w.cluster.Nodes {
 		w.t.Setenv("VAULT_ADDR", node.Addr)
 		login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": node.Token}[name] })
@@ -193,8 +205,8 @@ func (w *torture) anyNode() rotator.Store {
 // it yet tells what it knew; that is not believed.
 type anyNode struct {
 	rotator.Store
-	nodes   []*vault.Store
-	picture *timeline
+	nodes []*vault.Store
+	saw   func(rotator.Snapshot) // is told of each keyring that was read
 
 	mu     sync.Mutex
 	newest int64
@@ -224,7 +236,9 @@ func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot,
 		if got.err == nil {
 			a.newest = got.Version
 			a.mu.Unlock()
-			a.picture.read(got.Snapshot)
+			if got.Keyring != nil {
+				a.saw(got.Snapshot)
+			}
 			return got.Snapshot, nil
 		}
 		a.mu.Unlock()
@@ -233,10 +247,10 @@ func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot,
 	return rotator.Snapshot{}, errors.Join(errs...)
 }
 
-// run has the nemesis at work for as long as it should.
-func (w *torture) run(length time.Duration) {
+// run has the nemesis at work for as long as it should, with a rest now and then, so that
+// there is something to destroy.
+func (w *torture) run(over time.Time) {
 	all := w.mishaps()
-	over := time.Now().Add(length)
 	for next := time.Now(); ; {
 		now := time.Now()
 		switch first := w.firstEnding(); {
@@ -248,7 +262,10 @@ func (w *torture) run(length time.Duration) {
 			if len(w.ends) < atOnce {
 				w.befall(all)
 			}
-			next = now.Add(time.Duration(w.random.IntN(1200)) * time.Millisecond)
+			next = now.Add(time.Duration(w.random.IntN(2000)) * time.Millisecond)
+			if w.random.IntN(12) == 0 {
+				next = now.Add(15 * time.Second)
+			}
 		default:
 			until := next
 			if first != nil && first.at.Before(until) {
@@ -295,39 +312,49 @@ func (w *torture) settle() {
 	})
 	w.server.ForgetPlans()
 	for _, d := range w.daemons {
-		last := w.currentID()
+		last, seen := w.currentID(), len(d.String())
 		d.signal(syscall.SIGUSR1)
-		w.await("daemon "+d.name+" has a rotation done at the end", func() bool { return w.settled() && w.currentID() != last })
+		w.await("daemon "+d.name+" rests after another rotation", func() bool {
+			return w.settled() && w.currentID() != last && strings.Contains(d.String()[seen:], `"why":"settled"`)
+		})
 	}
 	w.await("the older keys are retired", func() bool { return w.settled() && len(w.keyring().Keys) == 1 })
 	for _, d := range w.daemons {
 		d.signal(syscall.SIGTERM)
-		<-d.done
+		w.await("daemon "+d.name+" ends", d.exited)
 		if d.code != 0 {
 			w.t.Errorf("daemon %s ended with %d", d.name, d.code)
 		}
 	}
 }
 
-// felt tells what the daemons noticed, and did about it: a mishap that nobody felt is none.
+// felt tells what was noticed, and done about it: a mishap that nobody felt is none.
 func (w *torture) felt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	counts := map[string]int{}
-	for _, text := range []string{"AuthFailure.SignatureExpire", "permission denied", "Vault is sealed", "no space left", "connection refused", "connection reset", "EOF",
+	for _, text := range []string{"no space left", "vault is sealed", "stepped down from active"} {
+		for _, node := range w.cluster.Nodes {
+			counts["printed by Vault: "+text] += strings.Count(node.Output(), text)
+		}
+	}
+	for _, text := range []string{"AuthFailure.SignatureExpire", "permission denied", "Vault is sealed", "connection refused", "connection reset", "EOF",
 		"deadline exceeded", "read too long ago", "changed by somebody else", "NotInForce", "before the request was sent", "without a break",
 		`"adopt done"`, `"stage done"`, `"claim done"`, `"push done"`, `"reassert done"`, `"commit done"`, `"rollback done"`, `"retire done"`} {
 		for _, o := range w.outputs {
-			counts[text] += strings.Count(o.String(), text)
+			counts["printed by tiwkeyd: "+text] += strings.Count(o.String(), text)
 		}
 	}
 	for _, text := range slices.Sorted(maps.Keys(counts)) {
-		w.t.Logf("%5d lines of the daemons' logs: %s", counts[text], text)
+		w.t.Logf("%5d × %s", counts[text], text)
+	}
+	if w.befell[veryWrong] > 0 && counts["printed by tiwkeyd: AuthFailure.SignatureExpire"] == 0 {
+		w.t.Error("the daemons' clocks cannot be set wrong: the test is to be built with the overlay of internal/wrongclock")
 	}
 }
 
 // tell gives the figures and the verdict.
-func (w *torture) tell(length time.Duration, seed uint64) {
+func (w *torture) tell(began, over time.Time, seed uint64) {
 	var sent, refused, lost int64
 	for _, s := range w.app.senders {
 		c := s.Counts()
@@ -342,12 +369,15 @@ func (w *torture) tell(length time.Duration, seed uint64) {
 		w.t.Logf("%4d × Tencent: %s", n, kind)
 	}
 	w.felt()
-	rotations, rolledBack := w.picture.rotations()
+	rotations, rolledBack := w.picture.rotations(began, over)
+	if rotations == 0 {
+		w.t.Error("there was no rotation while things went wrong")
+	}
 	verdict := "no genuine callback was refused or lost, and all is settled"
 	if refused+lost > 0 || w.t.Failed() {
 		verdict = "FAILED"
 	}
-	w.t.Logf("torture of %s with seed %d: mishaps=%d rotations=%d rolled_back=%d callbacks=%d refused=%d lost=%d: %s", length, seed, total, rotations, rolledBack, sent, refused, lost, verdict)
+	w.t.Logf("torture of %s with seed %d: mishaps=%d rotations=%d rolled_back=%d callbacks=%d refused=%d lost=%d: %s", over.Sub(began).Round(time.Second), seed, total, rotations, rolledBack, sent, refused, lost, verdict)
 	if path := os.Getenv("TIWKEYD_TORTURE_PICTURE"); path != "" {
 		if err := w.picture.save(path); err != nil {
 			w.t.Error(err)

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -120,25 +119,12 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 func (w *World) put(r *replica, k *rotator.Keyring, number int64) {
 	before := w.vault.snapshot(0).Keyring
 	w.vault.versions = append(w.vault.versions, version{k.Clone(), number, w.now})
+	w.know(k.Accept()...)
 	w.say("%s writes version %d: accept %v", r.name, number, k.Accept())
 	if before != nil && !k.CallbackKey().Equal(before.CallbackKey()) && !w.tencent.signedWith(k.CallbackKey()) {
 		w.fail("I5: %s became the current key, and was never in force", k.CallbackKey())
 	}
 	w.check()
-}
-
-// keys are those that the store holds and that are in force.
-func (w *World) keys() []rotator.Key {
-	var all []rotator.Key
-	for _, k := range slices.Concat(w.tencent.before, []rotator.Key{w.tencent.inForce}) {
-		if !k.IsZero() {
-			all = append(all, k)
-		}
-	}
-	if k := w.vault.snapshot(0).Keyring; k != nil {
-		all = append(all, k.Accept()...)
-	}
-	return all
 }
 
 func (s store) Purge(context.Context, rotator.Target, int64) error {

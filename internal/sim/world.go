@@ -46,7 +46,8 @@ type World struct {
 	depth    int
 	quiet    bool // no timeline, and no logs
 	log      []string
-	read     int // lines of the replicas' logs
+	read     int           // lines of the replicas' logs
+	known    []rotator.Key // that must not show in them
 
 	violation string
 	events    int
@@ -76,6 +77,7 @@ func newWorld(o Options, quiet bool) *World {
 	if w.draw(4) == 0 {
 		w.tencent.inForce = rotator.NewKey("", "key-from-before")
 	}
+	w.know(w.tencent.inForce)
 	w.tencent.forbidden = w.draw(8) == 0 && !w.tencent.inForce.IsZero()
 	w.policy = w.Mutant.policy(w.truth)
 	for i := range o.Replicas {
@@ -175,6 +177,7 @@ func (w *World) apply(k rotator.Key) {
 		w.tencent.foreign = false // setting a foreign key that was adopted again makes it no older
 	}
 	w.tencent.sign(k)
+	w.know(k)
 	w.check()
 }
 
@@ -213,6 +216,7 @@ func (w *World) mischief() {
 		w.say("Vault is sealed")
 	case w.mishap(300) && len(v.versions) > 0:
 		t.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
+		w.know(t.inForce)
 		t.foreign = true
 		w.say("somebody else sets a key")
 	case t.barred && w.draw(50) == 0:

@@ -99,7 +99,7 @@ func overlay() (string, error) {
 		"step.go": step,
 	} {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		if err := write(path, []byte(content)); err != nil {
 			return "", err
 		}
 		replaced[filepath.Join(root, "src", "time", name)] = path
@@ -109,5 +109,14 @@ func overlay() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "overlay.json")
-	return path, os.WriteFile(path, list, 0o644)
+	return path, write(path, list)
+}
+
+// write replaces a file at once: another build may be reading it.
+func write(path string, content []byte) error {
+	next := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(next, content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }

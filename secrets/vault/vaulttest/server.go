@@ -189,6 +189,9 @@ func (s *Server) Exited() bool {
 	}
 }
 
+// Output is what the process has printed.
+func (s *Server) Output() string { return s.output.String() }
+
 // Seal seals the server.
 func (s *Server) Seal() {
 	s.tb.Helper()
