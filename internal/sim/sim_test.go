@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -83,21 +85,38 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestMutants: each guard of the protocol that is taken away is missed, and soon.
-// TIWKEYD_SIM_SHOW shows the shortest history found for each.
+// TestMutants: each guard of the protocol that is taken away is missed, and soon. docs/proof.md
+// has the figures. TIWKEYD_SIM_SHOW shows the shortest history found for each.
 func TestMutants(t *testing.T) {
+	table, err := os.ReadFile("../../docs/proof.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range Mutants() {
 		t.Run(string(m), func(t *testing.T) {
 			o, events, found := hunt(m)
 			if !found {
 				t.Fatal("the simulator does not find it")
 			}
-			t.Logf("| `%s` | %d | %d |", m, o.Seed, events)
+			row := fmt.Sprintf("(?m)^\\| `%s` \\| .* \\| %d \\| %s \\|$", m, o.Seed, thousands(events))
+			t.Log(row)
+			if !regexp.MustCompile(row).Match(table) {
+				t.Error("docs/proof.md has another seed or number")
+			}
 			if os.Getenv("TIWKEYD_SIM_SHOW") != "" {
 				t.Log(Shrink(o).Describe())
 			}
 		})
 	}
+}
+
+// thousands writes a number as 1,234,567.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 // hunt looks for the first world that a mutant does harm in, and counts the events until then.
