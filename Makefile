@@ -6,7 +6,7 @@ ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build demo test receivers torture vault lint bench fuzz clean
+.PHONY: build demo test receivers torture prove vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -25,6 +25,10 @@ receivers: vault ## receivers in other languages, and a fleet of them; needs pyt
 	$(GO) test $(RACE) -timeout 30m -tags receivers ./docs/receivers/...
 	cd $(ESO) && $(GO) test -timeout 30m ./...
 	$(GO) test -timeout 30m -tags receivers -run 'TestFleet' -v ./cmd/tiwkeyd
+
+prove: ## a million simulated rotations and the whole exhaustive search: a quarter of an hour on two cores
+	TIWKEYD_SIM_ROTATIONS=1000000 $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
+	TIWKEYD_EXHAUSTIVE=full $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
 
 TIME    = 3m
 SEED    = 1

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"cmp"
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
@@ -133,32 +132,6 @@ func (c *coder) code(w *world) fingerprint {
 	return c.sum(w, swap)
 }
 
-// order compares the replicas, and reports whether they are the same. The numbers of keys
-// that only they know tell nothing.
-func (c *coder) order() (order int, same bool) {
-	var public [64]int32
-	met := int32(0)
-	for i, k := range c.parts[0].kind {
-		if n := c.parts[0].n[i]; k == aKey && public[n] == 0 {
-			met++
-			public[n] = met
-		}
-	}
-	a, b := &c.parts[1], &c.parts[2]
-	same = len(a.n) == len(b.n)
-	for i := range min(len(a.n), len(b.n)) {
-		m, n := a.n[i], b.n[i]
-		same = same && m == n && a.kind[i] == b.kind[i]
-		if a.kind[i] == aKey && b.kind[i] == aKey {
-			m, n = public[m], public[n]
-		}
-		if o := cmp.Or(cmp.Compare(m, n), cmp.Compare(a.kind[i], b.kind[i])); o != 0 {
-			return o, false
-		}
-	}
-	return cmp.Compare(len(a.n), len(b.n)), same
-}
-
 // sum brings the parts to their canonical form and hashes them.
 func (c *coder) sum(w *world, swap bool) fingerprint {
 	order := [3]*part{&c.parts[0], &c.parts[1], &c.parts[2]}
@@ -243,7 +216,7 @@ func (c *coder) world(p *part, w *world) {
 	for i := range max(0, len(w.views)-1) {
 		// Until when a receiver may have it.
 		p.put(plain, seconds(w.views[i+1].from.Sub(w.now)))
-		if i == len(w.views)-2 && w.left.all > 0 && w.left.store > 0 && w.now.Sub(v.from) < staleRead {
+		if i == len(w.views)-2 && w.older() != nil {
 			c.ring(p, w.views[i].ring, -1) // it may be read yet
 			c.written(p, w.views[i].snapshot())
 			continue
@@ -254,6 +227,14 @@ func (c *coder) world(p *part, w *world) {
 		}
 		p.int(-1)
 	}
+}
+
+// older is the version before the newest, if it may be read yet.
+func (w *world) older() *Keyring {
+	if len(w.views) < 2 || w.left.all == 0 || w.left.store == 0 || w.now.Sub(w.newest().from) >= staleRead {
+		return nil
+	}
+	return w.views[len(w.views)-2].ring
 }
 
 // written is when a version became readable, where that counts: for what is said of previous

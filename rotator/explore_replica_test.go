@@ -1,6 +1,9 @@
 package rotator
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
 
@@ -40,6 +43,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	p.key(c.refused(w, r))
 	now := w.newest()
 	c.previous(p, now.ring, o)
+	c.previous(p, w.older(), o)
 	if opening {
 		// The next read replaces the keyring: only which key was current then counts.
 		p.flag(tr.snap.Keyring == nil)
@@ -64,12 +68,13 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 
 // piece codes the part of a visit that is under way: with which answers, so far, to what.
 func (c *coder) piece(p *part, now view, i int, r *replica) {
-	c.time(p, r.began)
+	began := r.began.Add(c.ahead[i])
+	c.time(p, began)
 	switch r.action.Step {
 	case StepCommit, StepAdopt:
-		c.time(p, r.began.Add(c.policy.Grace)) // will be an AcceptUntil
+		c.time(p, began.Add(c.policy.Grace)) // will be an AcceptUntil
 	case StepRollback:
-		c.time(p, r.began.Add(c.policy.Timing.RollbackKeep))
+		c.time(p, began.Add(c.policy.Timing.RollbackKeep))
 	}
 	p.flag(r.wish.Due.IsZero())
 	if s := r.action.Step; s == StepStage || s == StepAdopt {
@@ -85,7 +90,7 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 			c.previous(p, a.snap.Keyring, &r.tr.obs)
 		}
 		if r.stage != answered || n < len(r.answers)-1 {
-			c.time(p, a.at)
+			c.time(p, a.at.Add(c.ahead[i]))
 		}
 	}
 }
@@ -116,11 +121,11 @@ func (c *coder) previous(p *part, k *Keyring, o *Observation) {
 
 // refused is the key that was refused, while it can still be pending.
 func (c *coder) refused(w *world, r *replica) Key {
-	rings := []*Keyring{w.newest().ring, r.tr.snap.Keyring}
+	late := w.newest().ring
 	if w.late != nil {
-		rings = append(rings, w.late.ring)
+		late = w.late.ring
 	}
-	for _, k := range rings {
+	for _, k := range []*Keyring{w.newest().ring, w.older(), r.tr.snap.Keyring, late} {
 		if k != nil && k.Pending() != nil && k.Pending().Key.Equal(r.tr.obs.Refused) {
 			return r.tr.obs.Refused
 		}
@@ -131,4 +136,30 @@ func (c *coder) refused(w *world, r *replica) Key {
 // adopts reports whether a key may become current that receivers do not know yet, by somebody's clock.
 func (s *scenario) adopts() bool {
 	return s.empty || s.policy.OnDrift == AdoptKey || s.ahead[0] != s.ahead[1]
+}
+
+// order compares the replicas, and reports whether they are the same. The numbers of keys
+// that only they know tell nothing.
+func (c *coder) order() (order int, same bool) {
+	var public [64]int32
+	met := int32(0)
+	for i, k := range c.parts[0].kind {
+		if n := c.parts[0].n[i]; k == aKey && public[n] == 0 {
+			met++
+			public[n] = met
+		}
+	}
+	a, b := &c.parts[1], &c.parts[2]
+	same = len(a.n) == len(b.n)
+	for i := range min(len(a.n), len(b.n)) {
+		m, n := a.n[i], b.n[i]
+		same = same && m == n && a.kind[i] == b.kind[i]
+		if a.kind[i] == aKey && b.kind[i] == aKey {
+			m, n = public[m], public[n]
+		}
+		if o := cmp.Or(cmp.Compare(m, n), cmp.Compare(a.kind[i], b.kind[i])); o != 0 {
+			return o, false
+		}
+	}
+	return cmp.Compare(len(a.n), len(b.n)), same
 }

@@ -13,6 +13,7 @@ type scenario struct {
 	lag       time.Duration    // how late a receiver may see a change of the keyring
 	ahead     [2]time.Duration // of each replica's clock
 	empty     bool             // there is no keyring yet
+	unsigned  bool             // and no key
 	forbidden bool             // the credential may not ask which key is in force
 	budget    budget
 	jumps     []time.Duration // for how long nobody may run
