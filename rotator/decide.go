@@ -67,11 +67,11 @@ type Observation struct {
 // that. A decision may be stale when it is carried out. Writes are check-and-set; a push
 // is fenced by Timing.PushDeadline.
 func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action {
-	if s.Keyring == nil {
-		return adopt(o, now, p, "there is no keyring yet")
-	}
 	if o.At.After(now) {
 		o.Sight, o.Key = Unseen, Key{} // the clock was set back since
+	}
+	if s.Keyring == nil {
+		return adopt(o, now, p, "there is no keyring yet")
 	}
 	k := s.Keyring
 	cur, pend := k.Current(), k.Pending()
@@ -101,9 +101,9 @@ func adopt(o Observation, now time.Time, p *Policy, why string) Action {
 	return look(o, now, why)
 }
 
-// younger reports whether the last look was begun within d, by a clock that agrees with now's.
+// younger reports whether the last look was begun within d.
 func (o Observation) younger(d time.Duration, now time.Time) bool {
-	return !o.At.After(now) && !o.At.Before(now.Add(-d))
+	return !o.At.Before(now.Add(-d))
 }
 
 // look asks Tencent, or waits until it may be asked again.

@@ -181,6 +181,7 @@ func TestDecide(t *testing.T) {
 		{"a clock far ahead wrote how long a key is accepted", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(9999), minute(-63) }), StepRetire, time.Time{}},
 		{"not long enough by the store's clock", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(9999), minute(-62) }), StepWait, minute(1)},
 		{"no keyring, looked long ago", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(-3) }), StepObserve, time.Time{}},
+		{"no keyring, looked before the clock was set back", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(3) }), StepObserve, time.Time{}},
 		{"foreign key, adopt, looked long ago", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.o.At = keyF, AdoptKey, minute(-3) }), StepObserve, time.Time{}},
 		{"asked, looked long ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-13) }), StepObserve, time.Time{}},
 		{"foreign key, seen in the future", set(settled(), func(c *situation) { c.o.Key, c.o.At = keyF, minute(1) }), StepObserve, time.Time{}},
