@@ -155,6 +155,10 @@ func TestDecide(t *testing.T) {
 			c.s.Keyring.Keys[1].PushAfter = minute(3)
 			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: minute(-1)})
 		}), StepRetire, time.Time{}},
+		{"pending not ready, a key to retire later", set(pending(), func(c *situation) {
+			c.s.Written, c.s.Keyring.Keys[1].PushAfter = minute(-1), minute(3)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: minute(-1)})
+		}), StepWait, minute(3)},
 		{"pending, refused", set(pending(), func(c *situation) { c.o.Refused = keyP }), StepRollback, time.Time{}},
 		{"pending, an earlier key was refused", set(pending(), func(c *situation) { c.o.Refused = keyV }), StepPush, time.Time{}},
 		{"pending, tried long enough", set(pending(), func(c *situation) {
