@@ -107,6 +107,30 @@ func ParseEndpoint(endpoint string) (scheme, host string, err error) {
 	return u.Scheme, u.Host, nil
 }
 
+// Actions gives the names of the calls that set and read a service's key.
+func Actions(s rotator.Service) (set, describe string) { return apis[s].set, apis[s].describe }
+
+// ServerTime gives the time that the endpoint stamps its answers with, to the second, and the
+// zero time if it stamps none. It needs no credential and asks for nothing: whatever answers will do.
+func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.scheme+"://"+c.host+"/", nil)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("tencent: %w", err)
+	}
+	res, err := c.transport.base.RoundTrip(r)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("tencent: reach %s://%s: %w", c.scheme, c.host, err)
+	}
+	_ = res.Body.Close()
+	at, err := http.ParseTime(res.Header.Get("Date"))
+	if err != nil {
+		return time.Time{}, nil
+	}
+	return at, nil
+}
+
 // Close drops idle connections.
 func (c *Client) Close() { c.transport.base.CloseIdleConnections() }
 

@@ -71,20 +71,22 @@ func (k *checker) folder(name, v string) {
 	}
 }
 
-// unknown lists variables with our prefix that have no meaning. Kubernetes makes some of its
-// own for a service that is named like the program.
-func unknown(values map[string]string) []string {
+// Unknown lists variables of the environment, given as NAME=VALUE, with our prefix that have no
+// meaning: misspelt, most likely. Kubernetes makes some of its own for a service that is named
+// like the program.
+func Unknown(environ []string) []string {
 	known := map[string]bool{}
 	for _, v := range Variables() {
 		known[v.Name] = true
 	}
 	var names []string
-	for name := range values {
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
 		ours := strings.HasPrefix(name, "TIWKEYD_") && !known[name]
 		if ours && !strings.HasPrefix(name, "TIWKEYD_SERVICE_") && !strings.HasPrefix(name, "TIWKEYD_PORT") {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }

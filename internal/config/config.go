@@ -107,7 +107,7 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 	}
 	k := &checker{}
 	c := check(&r, k, func(name string) string { return values[name] })
-	c.Unknown = unknown(values)
+	c.Unknown = Unknown(environ)
 	if len(k.errs) > 0 {
 		return nil, errors.Join(k.errs...)
 	}

@@ -10,10 +10,32 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
+// What makes a mount unusable, whatever the token may do.
 var (
-	errNotKV2  = errors.New("the mount is not a KV version 2 engine")
-	errNoMount = errors.New("the mount is not there")
+	ErrNotKV2  = errors.New("the mount is not a KV version 2 engine")
+	ErrNoMount = errors.New("the mount is not there")
 )
+
+// Error is a request to Vault that failed.
+type Error struct {
+	Tried  string // what, and where
+	Err    error  // what came of it; in the text a line without a token or a key
+	Advice string // what the reader can do about it, if that is known
+}
+
+func (e *Error) Error() string {
+	text := e.Finding()
+	if e.Advice != "" {
+		text += ": " + e.Advice
+	}
+	return text
+}
+
+// Finding is the text without the advice.
+func (e *Error) Finding() string { return e.Tried + ": " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
 
 // call runs one request with a token and a deadline, once more if the token turned out to
 // have gone and there is a new one by then, and explains its error.
@@ -31,7 +53,11 @@ func (s *Store) call(ctx context.Context, verb, path, capabilities string, reque
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("vault: %s %s/%s at %s: %w%s", verb, s.mount, strings.TrimPrefix(path, "data/"), s.client.Address(), oneLine{err}, s.advice(err, path, capabilities))
+	return s.failed(verb+" "+s.mount+"/"+strings.TrimPrefix(path, "data/"), err, s.advice(err, path, capabilities))
+}
+
+func (s *Store) failed(tried string, err error, advice string) error {
+	return &Error{Tried: fmt.Sprintf("vault: %s at %s", tried, s.client.Address()), Err: oneLine{err}, Advice: advice}
 }
 
 // oneLine is an error whose text the library spreads over several lines. An answer that is
@@ -40,8 +66,15 @@ type oneLine struct{ error }
 
 func (e oneLine) Error() string {
 	var res *api.ResponseError
-	if errors.As(e.error, &res) && res.RawError {
-		return fmt.Sprintf("HTTP status %d, with an answer that is not Vault's", res.StatusCode)
+	if errors.As(e.error, &res) {
+		if res.RawError {
+			return fmt.Sprintf("HTTP status %d, with an answer that is not Vault's", res.StatusCode)
+		}
+		text := fmt.Sprintf("HTTP status %d", res.StatusCode)
+		for _, said := range res.Errors {
+			text += ": " + strings.Join(strings.Fields(said), " ")
+		}
+		return text
 	}
 	return strings.Join(strings.Fields(e.error.Error()), " ")
 }
@@ -58,9 +91,12 @@ func status(err error) int {
 	return 0
 }
 
+// Denied reports whether Vault denied a request to this token.
+func Denied(err error) bool { return status(err) == http.StatusForbidden }
+
 // definite reports whether an error means for certain that a write was not carried out.
 func definite(err error) bool {
-	if errors.Is(err, errNotKV2) || errors.Is(err, errNoLogin) {
+	if errors.Is(err, ErrNotKV2) || errors.Is(err, errNoLogin) {
 		return true
 	}
 	code := status(err)
@@ -84,20 +120,20 @@ func mismatch(err error) bool {
 // advice is what the reader of an error can do about it.
 func (s *Store) advice(err error, path, capabilities string) string {
 	switch {
-	case errors.Is(err, errNotKV2):
-		return fmt.Sprintf(": enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
-	case errors.Is(err, errNoMount) || status(err) == http.StatusNotFound:
-		return fmt.Sprintf(": there is no KV version 2 mount %q in this namespace; check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount)
+	case errors.Is(err, ErrNotKV2):
+		return fmt.Sprintf("enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
+	case errors.Is(err, ErrNoMount) || status(err) == http.StatusNotFound:
+		return fmt.Sprintf("there is no KV version 2 mount %q in this namespace; check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount)
 	case errors.Is(err, context.DeadlineExceeded):
-		return ": Vault did not answer in time; it is tried again"
+		return "Vault did not answer in time; it is tried again"
 	}
 	switch status(err) {
 	case 0:
-		return ": check VAULT_ADDR, VAULT_CACERT and that Vault runs; it is tried again"
+		return "check VAULT_ADDR, VAULT_CACERT and that Vault runs; it is tried again"
 	case http.StatusForbidden:
-		return fmt.Sprintf(": the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, s.mount+"/"+path)
+		return fmt.Sprintf("the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, s.mount+"/"+path)
 	case http.StatusServiceUnavailable:
-		return ": Vault is sealed or has no active node; unseal it, it is tried again"
+		return "Vault is sealed or has no active node; unseal it, it is tried again"
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -132,4 +133,22 @@ func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error
 		return nil, err
 	}
 	return client.Auth().Login(ctx, method)
+}
+
+// advice is what the reader of a failed login's error can do about it.
+func (l Login) advice(err error) string {
+	code := status(err)
+	switch {
+	case code == 0:
+		return "check VAULT_ADDR, VAULT_CACERT and that Vault runs"
+	case code == http.StatusServiceUnavailable:
+		return "Vault is sealed or has no active node: unseal it"
+	case code == http.StatusNotFound || strings.Contains(err.Error(), "no handler for route"):
+		return fmt.Sprintf("enable the %s auth engine, or set VAULT_AUTH_MOUNT to where it is", l.Method)
+	case l.Method == AppRole:
+		return "check VAULT_ROLE_ID, and make a new secret id for VAULT_SECRET_ID or VAULT_SECRET_ID_FILE: it may be mistyped, have expired or be used up; VAULT_AUTH_MOUNT if the engine is not at approle"
+	case l.Method == Kubernetes:
+		return "check VAULT_K8S_ROLE, that the role is bound to this pod's service account and namespace, and VAULT_AUTH_MOUNT if the engine is not at kubernetes"
+	}
+	return ""
 }

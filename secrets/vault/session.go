@@ -15,14 +15,22 @@ import (
 // errNoLogin marks errors from before a request could be made.
 var errNoLogin = errors.New("no token")
 
+// noLogin is the cause of an error from before a request could be made.
+type noLogin struct{ error }
+
+func (noLogin) Is(target error) bool { return target == errNoLogin }
+
+func (e noLogin) Unwrap() error { return e.error }
+
 // reLoginPause is how long after a login that failed the next one is tried in the background.
 const reLoginPause = 5 * time.Second
 
 // session keeps the client's token good.
 type session struct {
-	client *api.Client
-	login  Login
-	log    *slog.Logger
+	client   *api.Client
+	login    Login
+	log      *slog.Logger
+	lookOnly bool // a token that was given is not renewed
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -67,7 +75,7 @@ func (s *session) ready(ctx context.Context) (string, error) {
 		// Whoever writes the file renews and replaces the token; a stat would be no cheaper.
 		token, err := s.login.given()
 		if err != nil {
-			return "", fmt.Errorf("vault: %w: %w", errNoLogin, err)
+			return "", s.notGiven(err)
 		}
 		s.use(token)
 		return token, nil
@@ -122,9 +130,12 @@ func (s *session) acquire(ctx context.Context) error {
 	if !s.login.logsIn() {
 		token, err := s.login.given()
 		if err != nil {
-			return fmt.Errorf("vault: %w: %w", errNoLogin, err)
+			return s.notGiven(err)
 		}
 		s.use(token)
+		if s.lookOnly {
+			return nil
+		}
 		if err := s.keepGiven(ctx); err != nil {
 			// Vault is away or sealed. The token may be good, and must not run out unrenewed.
 			s.background(func(ctx context.Context) { s.retry(ctx, token, err) })
@@ -142,13 +153,18 @@ func (s *session) acquire(ctx context.Context) error {
 	}
 	secret, err := s.login.auth(ctx, fresh)
 	if err != nil {
-		return fmt.Errorf("vault: %w: log in with %s at %s: %w", errNoLogin, s.login.Method, s.client.Address(), oneLine{err})
+		return &Error{Tried: fmt.Sprintf("vault: %v: log in with %s at %s", errNoLogin, s.login.Method, s.client.Address()),
+			Err: noLogin{oneLine{err}}, Advice: s.login.advice(err)}
 	}
 	s.use(secret.Auth.ClientToken)
 	s.keep(secret)
 	s.log.Info("logged in to vault", "method", string(s.login.Method), "policies", secret.Auth.Policies,
 		"ttl", (time.Duration(secret.Auth.LeaseDuration) * time.Second).String(), "renewable", secret.Auth.Renewable)
 	return nil
+}
+
+func (s *session) notGiven(err error) error {
+	return &Error{Tried: "vault: " + errNoLogin.Error(), Err: noLogin{err}, Advice: "have a token written there, readable by the user this runs as"}
 }
 
 func (s *session) use(token string) {

@@ -40,6 +40,9 @@ type Options struct {
 	Prefix string // folder of the keyrings in it: "tiw"
 	Login  Login
 	Log    *slog.Logger // nil: none
+
+	// LookOnly leaves a token that was given as it is: it is used, and not renewed.
+	LookOnly bool
 }
 
 // Store is a rotator.Store in Vault.
@@ -76,8 +79,9 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{client: client, mount: strings.Trim(o.Mount, "/"), prefix: strings.Trim(o.Prefix, "/"),
-		session: newSession(client, o.Login, o.Log), log: o.Log}, nil
+	session := newSession(client, o.Login, o.Log)
+	session.lookOnly = o.LookOnly
+	return &Store{client: client, mount: strings.Trim(o.Mount, "/"), prefix: strings.Trim(o.Prefix, "/"), session: session, log: o.Log}, nil
 }
 
 // CheckAddress reports what makes a VAULT_ADDR unusable, without quoting it: a password in it
@@ -173,7 +177,7 @@ func (s *Store) secret(ctx context.Context, t rotator.Target, version int64) (go
 		// The library tells a secret that is not there from a mount that is not there by
 		// nothing. Vault would tell of the mount to a token that may read in it.
 		if got = nil; !known {
-			return errNoMount
+			return ErrNoMount
 		}
 		return nil
 	})
@@ -294,7 +298,7 @@ func (s *Store) checkMount(ctx context.Context) (known bool, err error) {
 	}
 	options, _ := info.Data["options"].(map[string]any)
 	if kind, _ := info.Data["type"].(string); kind != "kv" || options["version"] != "2" {
-		return false, errNotKV2
+		return false, ErrNotKV2
 	}
 	s.checked.Store(true)
 	return true, nil

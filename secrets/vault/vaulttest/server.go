@@ -46,6 +46,14 @@ func Start(tb testing.TB) *Server {
 	return s
 }
 
+// StartEmpty gives a running server that was never initialised. It ends with the test.
+func StartEmpty(tb testing.TB) *Server {
+	tb.Helper()
+	s := newServer(tb, tb.TempDir(), `storage "file" { path = %q }`)
+	s.Launch()
+	return s
+}
+
 func newServer(tb testing.TB, dir, storage string) *Server {
 	tb.Helper()
 	program, err := Find()
