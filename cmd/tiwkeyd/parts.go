@@ -21,7 +21,11 @@ type parts struct {
 	policy   rotator.Policy
 	schedule *rotator.Schedule
 	store    rotator.Store
+	vault    *vault.Store // nil: nothing is in Vault
+	files    *file.Store  // nil: the keyrings are in Vault
 	api      rotator.CallbackAPI
+	tencent  *tencent.Client
+	secrets  tencent.Credentials
 	events   []func(rotator.Event)
 	closers  []func()
 }
@@ -53,11 +57,12 @@ func (p *program) start() (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.open(c, log)
+	return p.open(c, log, false)
 }
 
-// open makes the parts of a configuration. Nothing is contacted yet.
-func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
+// open makes the parts of a configuration. Nothing is contacted yet. Parts that are only to look
+// make no directory and renew no token.
+func (p *program) open(c *config.Config, log *slog.Logger, lookOnly bool) (*parts, error) {
 	ps := &parts{config: c, log: log, policy: c.Policy, schedule: c.Schedule}
 	if p.adjust != nil {
 		p.adjust(&ps.policy)
@@ -67,20 +72,23 @@ func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
 	}
 	var read tencent.SecretReader
 	if c.FileStore == "" || c.VaultCredentials() {
-		v, err := vault.New(vault.Options{Mount: c.VaultMount, Prefix: c.VaultPrefix, Login: c.Login, Log: log})
+		v, err := vault.New(vault.Options{Mount: c.VaultMount, Prefix: c.VaultPrefix, Login: c.Login, Log: log, LookOnly: lookOnly})
 		if err != nil {
 			return nil, &exitError{code: exitUsage, err: err}
 		}
 		ps.closers = append(ps.closers, v.Close)
-		ps.store, read = v, v.ReadSecret
+		ps.store, ps.vault, read = v, v, v.ReadSecret
 	}
 	if c.FileStore != "" {
-		f, err := file.Open(c.FileStore)
-		if err != nil {
-			ps.close()
-			return nil, &exitError{code: exitUsage, err: err}
+		f := file.At(c.FileStore)
+		if !lookOnly {
+			var err error
+			if f, err = file.Open(c.FileStore); err != nil {
+				ps.close()
+				return nil, &exitError{code: exitUsage, err: err}
+			}
 		}
-		ps.store = f
+		ps.store, ps.files = f, f
 	}
 	credentials, err := tencent.ParseCredentials(c.Credentials, c.Env, read)
 	if err != nil {
@@ -92,7 +100,7 @@ func (p *program) open(c *config.Config, log *slog.Logger) (*parts, error) {
 		ps.close()
 		return nil, &exitError{code: exitUsage, err: err}
 	}
-	ps.api = api
+	ps.api, ps.tencent, ps.secrets = api, api, credentials
 	ps.closers = append(ps.closers, api.Close)
 	return ps, nil
 }
