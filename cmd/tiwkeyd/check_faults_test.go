@@ -108,6 +108,7 @@ func vaultFaults() []planted {
 		lack("policy lacks destroy", dataRule, "update secret/destroy/tiw/"+targetPath, destroyRule),
 		lack("policy for another prefix", `path "secret/data/other/*" { capabilities = ["create", "read", "update"] }`, "create, read and update secret/data/tiw/"+targetPath, dataRule),
 		lack("policy for nothing", `path "secret/data/ready" { capabilities = ["read"] }`, "update secret/destroy/tiw/"+targetPath, destroyRule),
+		{"destroy is not needed", func(c *clinic) { c.set("TIWKEYD_VAULT_KEEP_VERSIONS=true"); c.policy(dataRule) }, doctor.VaultPolicy, doctor.OK, "the token may create, read and update secret/data/tiw/" + targetPath, "", 0},
 		{"policy hides what it allows", policy(dataRule + destroyRule + `path "sys/capabilities-self" { capabilities = ["deny"] }`), doctor.VaultPolicy, doctor.Warn, "ask what the token may do", `path "sys/capabilities-self" { capabilities = ["update"] }`, 0},
 		{"policy hides the token", policy(dataRule + destroyRule + `path "auth/token/lookup-self" { capabilities = ["deny"] }`), doctor.VaultToken, doctor.Warn, "ask about itself", `path "auth/token/lookup-self" { capabilities = ["read"] }`, 0},
 		{"policy lacks Tencent's credential", func(c *clinic) { c.set("TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent/main") }, doctor.VaultPolicy, doctor.Fail, "the token may not read secret/data/tencent/main", `path "secret/data/tencent/main" { capabilities = ["read"] }`, 2},
@@ -120,6 +121,9 @@ func vaultFaults() []planted {
 				c.t.Fatal(err)
 			}
 		}, doctor.Keyring, doctor.Warn, "it was deleted", "vault kv undelete", 0},
+		{"keyring that Vault will delete", func(c *clinic) {
+			c.keyringOf(testTarget, keyringWith(oldKey), api.KVMetadataPutInput{DeleteVersionAfter: time.Hour})
+		}, doctor.Keyring, doctor.Warn, "Vault will delete it at 20", "set delete_version_after to 0", 0},
 		{"keyring without the key in force", func(c *clinic) {
 			c.keyringOf(testTarget, keyringWith("CANARY-another-key"))
 			c.secret("CANARY-another-key")

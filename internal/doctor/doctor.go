@@ -68,6 +68,7 @@ type VaultServer interface {
 	CheckMount(context.Context, rotator.Target) (known bool, err error)
 	Needs(t rotator.Target, keepVersions bool) []vault.Need
 	Missing(context.Context, []vault.Need) ([][]string, error)
+	Secret(ctx context.Context, t rotator.Target, version int64) (vault.Version, error)
 }
 
 // Place is where a file store keeps its files.

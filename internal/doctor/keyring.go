@@ -31,6 +31,12 @@ func (e *examination) keyrings(ctx context.Context) {
 		}
 		f := Finding{Check: Keyring, Target: t.String(), Status: OK}
 		e.judgeKeyring(&f, t, s)
+		if s.Keyring != nil && f.Status == OK && e.Directory == nil {
+			if v, err := e.Vault.Secret(ctx, t, 0); err == nil && !v.Deletes.IsZero() {
+				f.Status, f.Mend = Warn, "set delete_version_after to 0 on the secret's metadata and on the mount's configuration"
+				f.What += fmt.Sprintf("; Vault will delete it at %s, and receivers will know no key then", v.Deletes.UTC().Format(time.RFC3339))
+			}
+		}
 		return answer{finding: f}
 	})
 }

@@ -143,7 +143,8 @@ func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, e
 type Version struct {
 	Number  int64
 	Written time.Time
-	Content []byte // the keyring's JSON; nil: the version was deleted or destroyed
+	Content []byte    // the keyring's JSON; nil: the version was deleted or destroyed
+	Deletes time.Time // when Vault is set up to delete it, or did; zero: never
 }
 
 // Secret gives a target's secret as it stands, for those who need no more of it than
@@ -154,7 +155,8 @@ func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (Ver
 	if err != nil || got == nil {
 		return Version{}, err
 	}
-	return Version{int64(got.VersionMetadata.Version), got.VersionMetadata.CreatedTime, data}, nil
+	m := got.VersionMetadata
+	return Version{int64(m.Version), m.CreatedTime, data, m.DeletionTime}, nil
 }
 
 // secret reads a version of the target's secret and gives its fields as JSON, nil if the
