@@ -230,7 +230,11 @@ func providerError(err error) error {
 	if strings.HasPrefix(sdk.Code, "ClientError") && sdk.Code != "ClientError.CredentialError" {
 		return fmt.Errorf("%s: no usable answer came", sdk.Code)
 	}
-	return fmt.Errorf("%s: %s; RequestId %s", sdk.Code, sdk.Message, sdk.RequestId)
+	text := sdk.Code + ": " + sdk.Message
+	if sdk.RequestId != "" {
+		text += "; RequestId " + sdk.RequestId
+	}
+	return errors.New(text)
 }
 
 func firstOf(fetches ...fetch) fetch {

@@ -65,7 +65,7 @@ func (p *program) check(ctx context.Context, asJSON bool) error {
 		}
 	}
 	if failed > 0 {
-		return &exitError{code: exitUsage, err: fmt.Errorf("%d failed: mend the first, and check again", failed)}
+		return &exitError{code: exitUsage, err: fmt.Errorf("%d failed: mend them from the top, and check again", failed)}
 	}
 	return nil
 }

@@ -150,7 +150,9 @@ func tencentFaults() []planted {
 	plan := func(faults ...tiwtest.Fault) func(*clinic) {
 		return func(c *clinic) { c.server.Plan(describe, app, faults...) }
 	}
-	answer := func(code string) string { return describe + " for " + targetPath + ": refused: " + code }
+	credential := func(code string) string { return ": " + describe + " for " + targetPath + ": refused: " + code }
+	permission := func(code string) string { return "whiteboard-push" + credential(code) }
+	answer := func(code string) string { return targetPath + ": " + describe + ": refused: " + code }
 	limit := tiwtest.Refuse("RequestLimitExceeded")
 	return []planted{
 		{"Tencent's clock is 90 s off", func(c *clinic) { c.wrongTencent(-90 * time.Second) }, doctor.TencentClock, doctor.Warn, "s ahead of Tencent's", "set this machine's clock (NTP)", 0},
@@ -162,15 +164,15 @@ func tencentFaults() []planted {
 		{"an answer of garbage, with the key in it", plan(tiwtest.Garbage(), tiwtest.Garbage(), tiwtest.Garbage(), tiwtest.Garbage()), doctor.Tencent, doctor.Fail, "not JSON", "check TIWKEYD_TENCENT_ENDPOINT", 2},
 		{"a connection that breaks once", plan(tiwtest.Drop()), doctor.Application, doctor.OK, "a key is in force", "", 0},
 		{"no credential", func(c *clinic) { c.set("TENCENTCLOUD_SECRET_KEY=", "TIWKEYD_TENCENT_CREDENTIALS=env") }, doctor.Credential, doctor.Fail, "are not both set", "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY", 2},
-		{"wrong SecretId", func(c *clinic) { c.set("TENCENTCLOUD_SECRET_ID=AKIDwrong") }, doctor.Credential, doctor.Fail, answer("AuthFailure.SecretIdNotFound"), "check the credential (TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY)", 2},
+		{"wrong SecretId", func(c *clinic) { c.set("TENCENTCLOUD_SECRET_ID=AKIDwrong") }, doctor.Credential, doctor.Fail, credential("AuthFailure.SecretIdNotFound"), "check the credential (TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY)", 2},
 		{"wrong SecretKey", func(c *clinic) {
 			c.set("TENCENTCLOUD_SECRET_KEY=CANARY-wrong-secret-key")
 			c.secret("CANARY-wrong-secret-key")
 		}, doctor.Credential, doctor.Fail, "the signature does not match; RequestId req-", "check the credential (TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY)", 2},
-		{"wrong region", plan(tiwtest.Refuse("UnsupportedRegion")), doctor.Region, doctor.Fail, answer("UnsupportedRegion"), "check TIWKEYD_TENCENT_REGION", 2},
-		{"no permission for Describe", refuse("UnauthorizedOperation"), doctor.Permission, doctor.Fail, answer("UnauthorizedOperation"), "grant tiw:DescribeWhiteboardPushCallback and tiw:SetWhiteboardPushCallbackKey in CAM", 2},
-		{"no permission for Describe, in CAM's words", refuse("AuthFailure.UnauthorizedOperation"), doctor.Permission, doctor.Fail, answer("AuthFailure.UnauthorizedOperation"), "grant tiw:DescribeWhiteboardPushCallback", 2},
-		{"SdkAppId of another account", func(c *clinic) { c.set("TIWKEYD_TARGETS=1400000001,1499999999") }, doctor.Application, doctor.Fail, "1499999999/whiteboard-push: DescribeWhiteboardPushCallback for 1499999999/whiteboard-push: refused: UnauthorizedOperation.SdkAppId", "check the SdkAppId in TIWKEYD_TARGETS", 2},
+		{"wrong region", plan(tiwtest.Refuse("UnsupportedRegion")), doctor.Region, doctor.Fail, credential("UnsupportedRegion"), "check TIWKEYD_TENCENT_REGION", 2},
+		{"no permission for Describe", refuse("UnauthorizedOperation"), doctor.Permission, doctor.Fail, permission("UnauthorizedOperation"), "grant tiw:DescribeWhiteboardPushCallback and tiw:SetWhiteboardPushCallbackKey in CAM", 2},
+		{"no permission for Describe, in CAM's words", refuse("AuthFailure.UnauthorizedOperation"), doctor.Permission, doctor.Fail, permission("AuthFailure.UnauthorizedOperation"), "grant tiw:DescribeWhiteboardPushCallback", 2},
+		{"SdkAppId of another account", func(c *clinic) { c.set("TIWKEYD_TARGETS=1400000001,1499999999") }, doctor.Application, doctor.Fail, "1499999999/whiteboard-push: DescribeWhiteboardPushCallback: refused: UnauthorizedOperation.SdkAppId", "check the SdkAppId in TIWKEYD_TARGETS", 2},
 		{"service expired", refuse("ResourceUnavailable.ServiceExpired"), doctor.Application, doctor.Fail, answer("ResourceUnavailable.ServiceExpired"), "renew it, or settle the bill", 2},
 		{"service not registered", refuse("ResourceUnavailable.NotRegistered"), doctor.Application, doctor.Fail, "; RequestId req-", "enable Interactive Whiteboard", 2},
 		{"rate limit exceeded for a moment", plan(limit), doctor.Application, doctor.Warn, "only at try 2, after RequestLimitExceeded", "lower TIWKEYD_RATE", 0},

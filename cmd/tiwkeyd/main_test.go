@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 
 const speed = 60
 
-// faster scales all but Propagation, which tests set outright.
+// faster scales all but Propagation, which tests set outright: in TIWKEYD_PROPAGATION, or in
+// TEST_PROPAGATION where the program is to be told of another.
 func faster(p *rotator.Policy) {
 	n, err := strconv.ParseInt(os.Getenv("TEST_SPEED"), 10, 64)
 	if err != nil {
@@ -37,6 +38,9 @@ func faster(p *rotator.Policy) {
 	p.Timing = p.Timing.Scaled(n)
 	for _, d := range []*time.Duration{&p.Grace, &p.AttemptLimit, &p.Reconcile} {
 		*d /= time.Duration(n)
+	}
+	if d, err := time.ParseDuration(os.Getenv("TEST_PROPAGATION")); err == nil {
+		p.Propagation = d
 	}
 }
 

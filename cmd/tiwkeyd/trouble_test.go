@@ -188,8 +188,11 @@ func TestBadInputs(t *testing.T) {
 				t.Errorf("%s with %s: %d\n%s", command, c.set, code, out)
 			}
 		}
+		if out, code := r.run([]string{"check"}, c.set, "TIWKEYD_STORE=vault", c.set); code != exitUsage || !strings.Contains(out, c.want) || !strings.Contains(out, "FAIL  configuration  ") {
+			t.Errorf("check with %s: %d\n%s", c.set, code, out)
+		}
 	}
-	for _, args := range [][]string{{"dance"}, {"run", "extra"}, {"rotate", "7"}, {"rotate", "x"}, {"rotate", "--odd"}, {"status", "x"}, {"demo", "--rotations", "-1"}, {"rotate", "--revoke", "--no-wait"},
+	for _, args := range [][]string{{"dance"}, {"run", "extra"}, {"rotate", "7"}, {"rotate", "x"}, {"rotate", "--odd"}, {"status", "x"}, {"check", "x"}, {"check", "--odd"}, {"demo", "--rotations", "-1"}, {"rotate", "--revoke", "--no-wait"},
 		{"rotate", "--timeout", "-1s"}, {"run", "--env-file", "/does/not/exist"}} {
 		if out, code := r.run(args); code != exitUsage || out == "" {
 			t.Errorf("%v: %d\n%s", args, code, out)
@@ -211,7 +214,7 @@ func TestHelpAndVersion(t *testing.T) {
 		want string
 	}{
 		{[]string{"--help"}, "Available Commands"}, {[]string{"run", "--help"}, "TIWKEYD_PROPAGATION (default 6m)"}, {[]string{"rotate", "--help"}, "Exit status"},
-		{[]string{"demo", "--help"}, "--rotations"}, {[]string{"status", "--help"}, "--json"}, {[]string{"version"}, "tiwkeyd "}, {[]string{"version", "--json"}, `"go":"go1`},
+		{[]string{"demo", "--help"}, "--rotations"}, {[]string{"status", "--help"}, "--json"}, {[]string{"check", "--help"}, "Exit status: 0 nothing failed; 2 something did"}, {[]string{"version"}, "tiwkeyd "}, {[]string{"version", "--json"}, `"go":"go1`},
 		{[]string{"completion", "bash"}, "bash completion"},
 	} {
 		if out, code := r.run(c.args); code != 0 || !strings.Contains(out, c.want) {

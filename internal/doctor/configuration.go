@@ -126,7 +126,7 @@ const agentLag = 5 * time.Minute
 // receivers says what the propagation rests on: nobody can look at the receivers from here.
 func (e *examination) receivers() {
 	p := e.Config.Policy.Propagation
-	f := Finding{Check: Receivers, Status: OK, What: fmt.Sprintf("a new key is set at Tencent %s after it was written: every receiver must have read it by then", p)}
+	f := Finding{Check: Receivers, Status: OK, What: fmt.Sprintf("a new key is set at Tencent %s after it was written (TIWKEYD_PROPAGATION): every receiver must have read it by then", p)}
 	const mend = "set TIWKEYD_PROPAGATION to the time after which the slowest receiver has read a change, 6m for a Vault Agent"
 	switch {
 	case p == 0:

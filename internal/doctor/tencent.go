@@ -113,7 +113,7 @@ func (e *examination) applications(ctx context.Context) {
 	}
 	asked := slices.DeleteFunc(slices.Clone(e.Config.Targets), func(t rotator.Target) bool { return !slices.Contains(permitted, t.Service) })
 	if len(asked) < len(e.Config.Targets) {
-		e.report(Finding{Check: Application, Status: Skip, What: fmt.Sprintf("%d targets are not looked at, because of the failure of %q", len(e.Config.Targets)-len(asked), Permission)})
+		e.report(Finding{Check: Application, Status: Skip, What: fmt.Sprintf("%d of %d targets are not looked at, because of the failure of %q", len(e.Config.Targets)-len(asked), len(e.Config.Targets), Permission)})
 	}
 	outcomes := make(chan outcomeOf, len(asked))
 	e.each(ctx, Application, asked, e.atOnce(), func(ctx context.Context, t rotator.Target) answer {
@@ -169,14 +169,14 @@ func (e *examination) common(o outcome) (useless bool) {
 func (e *examination) permission(t rotator.Target, o outcome) bool {
 	set, describe := tencent.Actions(t.Service)
 	if o.err != nil && o.err.Class != rotator.Refused {
-		e.report(Finding{Check: Permission, Target: describe, Status: Skip, What: "not known: no definite answer came"})
+		e.report(Finding{Check: Permission, Target: string(t.Service), Status: Skip, What: "not known: no definite answer came"})
 		return true
 	}
 	if o.about() != Permission {
-		e.ok(Permission, describe, "the credential may call it (tiw:%s, which it must be allowed too, cannot be tried without setting a key)", set)
+		e.ok(Permission, string(t.Service), "the credential may call %s (tiw:%s, which it must be allowed too, cannot be tried without setting a key)", describe, set)
 		return true
 	}
-	f := apiFailure(Permission, describe, o.err)
+	f := apiFailure(Permission, string(t.Service), o.err)
 	f.Mend = fmt.Sprintf("grant tiw:%s and tiw:%s in CAM to the user or role of the credential", describe, set)
 	e.report(f)
 	return false
@@ -202,6 +202,9 @@ func apiFailure(c Check, target string, err *rotator.APIError) Finding {
 	f := Finding{Check: c, Target: target, Status: Fail, What: strings.TrimSuffix(err.Error(), "; "+err.Advice), Mend: err.Advice}
 	if c == Tencent {
 		f.Mend = unreachable
+	}
+	if target == err.Target.String() { // it stands before the text
+		f.What = strings.Replace(f.What, " for "+target, "", 1)
 	}
 	return f
 }
