@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,10 +24,11 @@ func (p *program) checkCommand() *cobra.Command {
 		Long: `check looks at the configuration, the clock, the store (Vault's state, login, mount and
 policy, or the directory), Tencent (credential, region, permission, each SdkAppId) and the
 keyrings that are there, and prints a line for each: ok, warn, FAIL, or skip where something
-before it failed. What mends it stands after the arrow. It writes nothing and sets no key: whether the
-credential may call Set…CallbackKey, it cannot tell.
+before it failed. What mends it stands after the arrow.
 
-Thousands of targets are all looked at, within TIWKEYD_RATE.
+It writes nothing and sets no key, so that it cannot tell whether the credential may call
+Set…CallbackKey. With AppRole or Kubernetes it logs in to Vault as the daemon would; a token
+that it was given is not renewed. Of thousands of targets it looks at all, within TIWKEYD_RATE.
 
 Exit status: 0 nothing failed; 2 something did, or wrong usage.`,
 		Example: "  tiwkeyd check\n  tiwkeyd check --json | jq '.[] | select(.status != \"ok\")'",
@@ -43,6 +45,9 @@ func (p *program) check(ctx context.Context, asJSON bool) error {
 	lines := &findingLines{out: p.stdout}
 	failed := 0
 	report := func(f doctor.Finding) {
+		if ctx.Err() != nil {
+			return // what fails from here on fails because of that
+		}
 		if f.Status == doctor.Fail {
 			failed++
 		}
@@ -82,7 +87,10 @@ func (p *program) examine(ctx context.Context, report func(doctor.Finding)) erro
 	}
 	defer ps.close()
 	doctor.Examine(ctx, p.subject(c, ps, report))
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return errors.New("interrupted: not everything was looked at")
+	}
+	return nil
 }
 
 func (p *program) subject(c *config.Config, ps *parts, report func(doctor.Finding)) doctor.Subject {

@@ -79,6 +79,12 @@ func vaultFaults() []planted {
 		{"token in a file expires soon", func(c *clinic) { c.tokenInFile(c.tokenOf(api.TokenCreateRequest{TTL: "10m", Renewable: &no})) }, doctor.VaultToken, doctor.Warn, "left, not renewable", "what writes VAULT_TOKEN_FILE", 0},
 		{"token file empty", func(c *clinic) { c.tokenInFile("") }, doctor.VaultToken, doctor.Fail, "is empty", "have a token written there", 2},
 		{"root token", func(c *clinic) { c.token(c.v.Token) }, doctor.VaultToken, doctor.Warn, "it never expires; policies root", "deploy/vault/policy.hcl", 0},
+		{"AppRole is well", func(c *clinic) {
+			role, secret := c.v.AppRole("check", "tiwkeyd", "1h", "24h")
+			c.secret(secret)
+			c.env = without(c.env, "VAULT_TOKEN_FILE")
+			c.set("VAULT_ROLE_ID="+role, "VAULT_SECRET_ID="+secret)
+		}, doctor.VaultToken, doctor.OK, "Vault knows the token (approle); it has ", "", 0},
 		{"AppRole with a wrong secret id", func(c *clinic) {
 			role, _ := c.v.AppRole("check", "tiwkeyd", "1h", "24h")
 			c.env = without(c.env, "VAULT_TOKEN_FILE")
@@ -110,7 +116,12 @@ func vaultFaults() []planted {
 		lack("policy for nothing", `path "secret/data/ready" { capabilities = ["read"] }`, "update secret/destroy/tiw/"+targetPath, destroyRule),
 		{"destroy is not needed", func(c *clinic) { c.set("TIWKEYD_VAULT_KEEP_VERSIONS=true"); c.policy(dataRule) }, doctor.VaultPolicy, doctor.OK, "the token may create, read and update secret/data/tiw/" + targetPath, "", 0},
 		{"policy hides what it allows", policy(dataRule + destroyRule + `path "sys/capabilities-self" { capabilities = ["deny"] }`), doctor.VaultPolicy, doctor.Warn, "ask what the token may do", `path "sys/capabilities-self" { capabilities = ["update"] }`, 0},
+		{"policy hides that it allows nothing", policy(`path "sys/capabilities-self" { capabilities = ["deny"] }`), doctor.Keyring, doctor.Fail, targetPath + ": vault: read secret/tiw/" + targetPath, "lacks the capability read", 2},
 		{"policy hides the token", policy(dataRule + destroyRule + `path "auth/token/lookup-self" { capabilities = ["deny"] }`), doctor.VaultToken, doctor.Warn, "ask about itself", `path "auth/token/lookup-self" { capabilities = ["read"] }`, 0},
+		{"no secret with Tencent's credential", func(c *clinic) {
+			c.set("TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent/main")
+			c.policy(dataRule + destroyRule + `path "secret/data/tencent/main" { capabilities = ["read"] }`)
+		}, doctor.Credential, doctor.Fail, "there is no secret secret/tencent/main", "TIWKEYD_TENCENT_CREDENTIALS", 2},
 		{"policy lacks Tencent's credential", func(c *clinic) { c.set("TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent/main") }, doctor.VaultPolicy, doctor.Fail, "the token may not read secret/data/tencent/main", `path "secret/data/tencent/main" { capabilities = ["read"] }`, 2},
 
 		{"keyring that cannot be decoded", func(c *clinic) { c.keyringOf(testTarget, map[string]any{"callback_key": oldKey, "accept": oldKey}) }, doctor.Keyring, doctor.Fail, targetPath + ": vault: the secret secret/tiw/" + targetPath + ": keyring of " + targetPath + ` cannot be used: "schema" is missing`, "vault kv rollback", 2},

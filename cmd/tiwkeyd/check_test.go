@@ -193,6 +193,13 @@ func TestCheckWell(t *testing.T) {
 		if when == "after it" {
 			return
 		}
+		token, err := os.ReadFile(lastOf(c.env, "VAULT_TOKEN_FILE"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.v.Client(string(token)).Auth().Token().LookupSelf(); err != nil || got.Data["last_renewal"] != nil {
+			t.Errorf("the token was renewed: %v", err)
+		}
 		if out, code := c.run([]string{"rotate"}, "TIWKEYD_PROPAGATION=0"); code != 0 {
 			t.Fatalf("rotate: %d\n%s", code, out)
 		}

@@ -96,6 +96,19 @@ func without(env []string, names ...string) []string {
 	return left
 }
 
+// TestCommandsDocumented has every command in the README's table.
+func TestCommandsDocumented(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range (&program{}).rootCommand().Commands() {
+		if !strings.Contains(string(readme), "| `tiwkeyd "+c.Name()) {
+			t.Errorf("the README does not have the command %s", c.Name())
+		}
+	}
+}
+
 // TestPolicy has the policy of the README and of deploy/ be the same. The tests that use
 // Vault run with it.
 func TestPolicy(t *testing.T) {

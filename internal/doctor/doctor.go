@@ -55,10 +55,10 @@ const (
 // Finding is the outcome of one check.
 type Finding struct {
 	Check  Check  `json:"check"`
-	Target string `json:"target,omitempty"` // what of several things it is about: an application, a path
+	Target string `json:"target"` // what of several things it is about: an application, a path
 	Status Status `json:"status"`
 	What   string `json:"what"`
-	Mend   string `json:"mend,omitempty"`
+	Mend   string `json:"mend"`
 }
 
 // VaultServer is what the checks ask of Vault.

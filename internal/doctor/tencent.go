@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets/vault"
 	"tiwkeyd/tencent"
 )
 
@@ -45,7 +46,10 @@ func (e *examination) credential(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	if err := e.Credential(ctx); err != nil {
+	var failed *vault.Error
+	if err := e.Credential(ctx); errors.As(err, &failed) {
+		e.report(vaultFailure(Credential, "", err))
+	} else if err != nil {
 		e.report(Finding{Check: Credential, Status: Fail, What: fmt.Sprintf("no credential for Tencent could be had from %s: %v", e.Config.Credentials, err),
 			Mend: "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or say with TIWKEYD_TENCENT_CREDENTIALS where it is"})
 	}

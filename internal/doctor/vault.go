@@ -24,6 +24,10 @@ func (e *examination) vault(ctx context.Context) {
 	if !e.blocked(VaultPolicy, Vault, VaultToken) {
 		e.vaultPolicy(ctx)
 	}
+	if e.because[VaultMount] == VaultPolicy && e.because[VaultPolicy] == "" {
+		// Nothing is known to be missing, so the keyrings are read: that shows what it is.
+		delete(e.because, VaultMount)
+	}
 }
 
 func (e *examination) vaultServer(ctx context.Context) {
