@@ -121,10 +121,10 @@ func vaultFaults() []planted {
 		{"no secret with Tencent's credential", func(c *clinic) {
 			c.set("TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent/main")
 			c.policy(dataRule + destroyRule + `path "secret/data/tencent/main" { capabilities = ["read"] }`)
-		}, doctor.Credential, doctor.Fail, "there is no secret secret/tencent/main", "TIWKEYD_TENCENT_CREDENTIALS", 2},
+		}, doctor.Credential, doctor.Fail, "there is no secret secret/tencent/main", "`vault kv put secret/tencent/main …`", 2},
 		{"policy lacks Tencent's credential", func(c *clinic) { c.set("TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent/main") }, doctor.VaultPolicy, doctor.Fail, "the token may not read secret/data/tencent/main", `path "secret/data/tencent/main" { capabilities = ["read"] }`, 2},
 
-		{"keyring that cannot be decoded", func(c *clinic) { c.keyringOf(testTarget, map[string]any{"callback_key": oldKey, "accept": oldKey}) }, doctor.Keyring, doctor.Fail, targetPath + ": vault: the secret secret/tiw/" + targetPath + ": keyring of " + targetPath + ` cannot be used: "schema" is missing`, "vault kv rollback", 2},
+		{"keyring that cannot be decoded", func(c *clinic) { c.keyringOf(testTarget, map[string]any{"callback_key": oldKey, "accept": oldKey}) }, doctor.Keyring, doctor.Fail, targetPath + ": vault: the secret secret/tiw/" + targetPath + ": keyring of " + targetPath + ` cannot be used: "schema" is missing`, "vault kv rollback -version=N secret/tiw/" + targetPath, 2},
 		{"keyring of a newer version", func(c *clinic) { c.keyringOf(testTarget, map[string]any{"schema": 99}) }, doctor.Keyring, doctor.Fail, "its schema is newer", "a newer one", 2},
 		{"keyring deleted", func(c *clinic) {
 			c.keyringOf(testTarget, keyringWith(oldKey))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -53,7 +54,8 @@ func (e *examination) unread(t rotator.Target, err error) answer {
 	case errors.Is(err, rotator.ErrNewerSchema):
 		f.Mend = "use the version of tiwkeyd that wrote it, or a newer one"
 	case e.Directory == nil:
-		f.Mend = "put back its last good version (`vault kv rollback`); until then the daemon does nothing for this target"
+		secret := path.Join(e.Config.VaultMount, e.Config.VaultPrefix, t.String())
+		f.Mend = fmt.Sprintf("put back its last good version (`vault kv rollback -version=N %s`); until then the daemon does nothing for this target", secret)
 	default:
 		f.Mend = "put the file back from a backup, readable by the owner alone; until then the daemon does nothing for this target"
 	}

@@ -50,8 +50,12 @@ func (e *examination) credential(ctx context.Context) {
 	if err := e.Credential(ctx); errors.As(err, &failed) {
 		e.report(vaultFailure(Credential, "", err))
 	} else if err != nil {
-		e.report(Finding{Check: Credential, Status: Fail, What: fmt.Sprintf("no credential for Tencent could be had from %s: %v", e.Config.Credentials, err),
-			Mend: "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or say with TIWKEYD_TENCENT_CREDENTIALS where it is"})
+		f := Finding{Check: Credential, Status: Fail, What: fmt.Sprintf("no credential for Tencent could be had from %s: %v", e.Config.Credentials, err),
+			Mend: "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or say with TIWKEYD_TENCENT_CREDENTIALS where it is"}
+		if e.Config.VaultCredentials() {
+			f.Mend = fmt.Sprintf("put the fields secret_id and secret_key there (`vault kv put %s …`), or correct TIWKEYD_TENCENT_CREDENTIALS", strings.TrimPrefix(e.Config.Credentials, "vault:"))
+		}
+		e.report(f)
 	}
 }
 
