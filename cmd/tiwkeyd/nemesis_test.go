@@ -24,6 +24,7 @@ type mishap struct {
 	often       int
 	kind        string
 	victims     int
+	alone       bool // nothing else of its kind goes on meanwhile
 	least, most time.Duration
 	begin       func(i int) (undo func() error)
 }
@@ -38,24 +39,24 @@ const patience = 3 * time.Second
 func (w *torture) mishaps() []mishap {
 	const s = time.Second
 	all := []mishap{
-		{"daemon killed", 4, "process", 3, 0, 5 * s, w.killed},
-		{"daemon stopped for a while", 5, "process", 3, s / 5, 13 * s, w.stopped},
-		{"daemon told to end", 1, "process", 3, 0, 3 * s, w.ended},
-		{"daemon told to reload", 1, "process", 3, 0, 0, w.signalled(syscall.SIGHUP)},
-		{"daemon told to rotate", 8, "process", 3, 0, 0, w.signalled(syscall.SIGUSR1)},
-		{"command rotate", 2, "command", 3, 0, 0, w.commanded},
-		{"clock a little wrong", 2, "clock", 3, s, 20 * s, w.wrongClock(time.Millisecond, 1400*time.Millisecond)},
-		{veryWrong, 3, "clock", 3, s, 20 * s, w.wrongClock(7*s, 300*24*time.Hour)},
-		{"token revoked", 2, "token", 3, s / 2, 6 * s, w.revoked},
-		{"Vault node sealed", 3, "node", 3, s / 2, 12 * s, w.sealed},
-		{"Vault node killed", 2, "node", 3, s / 2, 8 * s, w.nodeKilled},
-		{"Vault node stopped for a while", 2, "node", 3, s / 2, 8 * s, w.frozen},
-		{"Vault node's disk full", 2, "node", 3, s, 10 * s, w.diskFull},
-		{"Vault leader steps down", 2, "node", 3, 0, 0, w.steppedDown},
-		{"Tencent refuses for a while", 2, "Tencent", 1, s, 8 * s, w.expired},
-		{"Tencent's next answers go wrong", 14, "plan", 1, 0, 0, w.planned},
-		{"receiver cut off from Vault", 1, "receiver", 4, s / 5, 3 * s / 2, func(i int) func() error { w.toReceiver[i].cut(); return w.toReceiver[i].mend }},
-		{"receiver far from Vault", 1, "receiver", 4, s / 5, 8 * s, w.spoiled(func(i int) *wire { return w.toReceiver[i] }, "latency", map[string]int{"latency": 200, "jitter": 150})},
+		{"daemon killed", 4, "process", 3, false, 0, 5 * s, w.killed},
+		{"daemon stopped for a while", 5, "process", 3, false, s / 5, 13 * s, w.stopped},
+		{"daemon told to end", 1, "process", 3, false, 0, 3 * s, w.ended},
+		{"daemon told to reload", 1, "process", 3, false, 0, 0, w.signalled(syscall.SIGHUP)},
+		{"daemon told to rotate", 8, "process", 3, false, 0, 0, w.signalled(syscall.SIGUSR1)},
+		{"command rotate", 2, "command", 3, false, 0, 0, w.commanded},
+		{"clock a little wrong", 2, "clock", 3, false, s, 20 * s, w.wrongClock(time.Millisecond, 1400*time.Millisecond)},
+		{veryWrong, 3, "clock", 3, false, s, 20 * s, w.wrongClock(7*s, 300*24*time.Hour)},
+		{"token revoked", 2, "token", 3, false, s / 2, 6 * s, w.revoked},
+		{"Vault node sealed", 3, "node", 3, false, s / 2, 12 * s, w.sealed},
+		{"Vault node killed", 2, "node", 3, false, s / 2, 8 * s, w.nodeKilled},
+		{"Vault node stopped for a while", 2, "node", 3, false, s / 2, 8 * s, w.frozen},
+		{"Vault node's disk full", 3, "node", 3, true, s, 10 * s, w.diskFull},
+		{"Vault leader steps down", 2, "node", 3, false, 0, 0, w.steppedDown},
+		{"Tencent refuses for a while", 2, "Tencent", 1, false, s, 8 * s, w.expired},
+		{"Tencent's next answers go wrong", 14, "plan", 1, false, 0, 0, w.planned},
+		{"receiver cut off from Vault", 1, "receiver", 4, false, s / 5, 3 * s / 2, func(i int) func() error { w.toReceiver[i].cut(); return w.toReceiver[i].mend }},
+		{"receiver far from Vault", 1, "receiver", 4, false, s / 5, 8 * s, w.spoiled(func(i int) *wire { return w.toReceiver[i] }, "latency", map[string]int{"latency": 200, "jitter": 150})},
 	}
 	for _, name := range []string{"Vault", "Tencent"} {
 		kind, to := "way to "+name, func(i int) *wire { return w.daemons[i].toVault }
@@ -63,12 +64,12 @@ func (w *torture) mishaps() []mishap {
 			to = func(i int) *wire { return w.daemons[i].toTencent }
 		}
 		all = append(all,
-			mishap{"daemon cut off from " + name, 3, kind, 3, s / 5, 10 * s, func(i int) func() error { to(i).cut(); return to(i).mend }},
-			mishap{"daemon far from " + name, 2, kind, 3, s / 2, 10 * s, w.spoiled(to, "latency", map[string]int{"latency": 600, "jitter": 500})},
-			mishap{"nothing gets through to or from " + name, 2, kind, 3, s / 2, 10 * s, w.spoiled(to, "timeout", map[string]int{"timeout": 0})},
-			mishap{"answers break off from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "limit_data", map[string]int{"bytes": 90})},
-			mishap{"answers drip from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "slicer", map[string]int{"average_size": 40, "size_variation": 30, "delay": 30_000})},
-			mishap{"connections are reset from " + name, 1, kind, 3, s / 2, 5 * s, w.spoiled(to, "reset_peer", map[string]int{"timeout": 20})})
+			mishap{"daemon cut off from " + name, 3, kind, 3, false, s / 5, 10 * s, func(i int) func() error { to(i).cut(); return to(i).mend }},
+			mishap{"daemon far from " + name, 2, kind, 3, false, s / 2, 10 * s, w.spoiled(to, "latency", map[string]int{"latency": 600, "jitter": 500})},
+			mishap{"nothing gets through to or from " + name, 2, kind, 3, false, s / 2, 10 * s, w.spoiled(to, "timeout", map[string]int{"timeout": 0})},
+			mishap{"answers break off from " + name, 1, kind, 3, false, s / 2, 5 * s, w.spoiled(to, "limit_data", map[string]int{"bytes": 90})},
+			mishap{"answers drip from " + name, 1, kind, 3, false, s / 2, 5 * s, w.spoiled(to, "slicer", map[string]int{"average_size": 40, "size_variation": 30, "delay": 30_000})},
+			mishap{"connections are reset from " + name, 1, kind, 3, false, s / 2, 5 * s, w.spoiled(to, "reset_peer", map[string]int{"timeout": 20})})
 	}
 	return all
 }
@@ -91,8 +92,11 @@ func (w *torture) befall(all []mishap) {
 		lasts += time.Duration(w.random.Int64N(int64(m.most - m.least)))
 	}
 	victim := fmt.Sprintf("%s %c", m.kind, 'A'+i)
-	if w.busy[victim] {
-		return
+	for j := range m.victims {
+		other := fmt.Sprintf("%s %c", m.kind, 'A'+j)
+		if w.busy[other] && (other == victim || m.alone || w.alone[m.kind]) {
+			return
+		}
 	}
 	began := time.Now()
 	undo := m.begin(i)
@@ -102,25 +106,8 @@ func (w *torture) befall(all []mishap) {
 		done(time.Now())
 		return
 	}
-	w.busy[victim] = true
+	w.busy[victim], w.alone[m.kind] = true, m.alone
 	w.ends = append(w.ends, ending{began.Add(lasts), victim, undo, done})
-	w.route()
-}
-
-// route leads receivers to nodes that are well, as whatever balances their load would.
-func (w *torture) route() {
-	var well []string
-	for _, node := range w.wellNodes() {
-		well = append(well, node.Addr)
-	}
-	for i, to := range w.toReceiver {
-		if len(well) > 0 && !to.leadsTo(well) {
-			to.lead(well[i%len(well)])
-		}
-		if to.away && !w.busy[fmt.Sprintf("receiver %c", 'A'+i)] {
-			_ = to.mend() // else at the next change
-		}
-	}
 }
 
 // wellNodes are those that nothing befalls.

@@ -55,6 +55,7 @@ type torture struct {
 
 	picture *timeline
 	busy    map[string]bool // what something befalls at present
+	alone   map[string]bool // by kind: nothing else may
 	ends    []ending
 	befell  map[string]int
 }
@@ -104,7 +105,7 @@ func TestTorture(t *testing.T) {
 }
 
 func newTorture(t *testing.T, seed uint64) *torture {
-	w := &torture{fleet: &fleet{rig: newRig(t)}, random: rand.New(rand.NewPCG(seed, 0)), picture: newTimeline(), busy: map[string]bool{}, befell: map[string]int{}}
+	w := &torture{fleet: &fleet{rig: newRig(t)}, random: rand.New(rand.NewPCG(seed, 0)), picture: newTimeline(), busy: map[string]bool{}, alone: map[string]bool{}, befell: map[string]int{}}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +164,10 @@ func (w *torture) receivers(ways *wires) {
 	group.Go(func() { w.receiver.Watch(ctx, w.store, w.app.target) })
 	w.t.Cleanup(func() { stop(); group.Wait(); web.Close() })
 	w.app.urls = append(w.app.urls, web.URL)
+	cluster := httptest.NewServer(w.balancer())
+	w.t.Cleanup(cluster.Close)
 	for i := range 4 {
-		to, url := ways.to("receiver", w.cluster.Nodes[i%3].Addr)
+		to, url := ways.to("receiver", cluster.URL)
 		w.toReceiver = append(w.toReceiver, to)
 		if i < 2 {
 			w.t.Setenv("VAULT_ADDR", url)
@@ -299,7 +302,6 @@ func (w *torture) end(e *ending) {
 	e.done(time.Now())
 	delete(w.busy, e.victim)
 	w.ends = slices.DeleteFunc(w.ends, func(other ending) bool { return other.victim == e.victim })
-	w.route()
 }
 
 // settle ends all mishaps, and waits until all is as it should be.

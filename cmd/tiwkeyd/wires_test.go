@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -69,23 +68,4 @@ func (w *wire) mend() error {
 	}
 	w.away = false
 	return nil
-}
-
-// leadsTo reports whether the wire leads to one of some URLs.
-func (w *wire) leadsTo(urls []string) bool {
-	return slices.Contains(urls, "http://"+w.proxy.Upstream)
-}
-
-// lead has the wire lead elsewhere; the connections there are break.
-func (w *wire) lead(url string) {
-	w.t.Helper()
-	if w.away {
-		w.proxy.Upstream = strings.TrimPrefix(url, "http://")
-		return
-	}
-	// Another program may have got the port in between.
-	if err := w.proxy.Update(&toxiproxy.Proxy{Listen: w.proxy.Listen, Upstream: strings.TrimPrefix(url, "http://"), Enabled: true}); err != nil {
-		w.t.Logf("a wire to %s: %v", url, err)
-		w.away = true
-	}
 }

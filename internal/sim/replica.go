@@ -20,7 +20,8 @@ type replica struct {
 	busy   bool
 	skew   time.Duration // of its clock, within what replicas may disagree by
 	jump   time.Duration // and what it is wrong by for a while
-	stood  time.Duration // for how long its steady clock stood still: the machine was suspended
+	still  bool          // it is paused with all its clocks, and nobody sets them
+	stood  time.Duration // for how long its steady clock stood still
 }
 
 // crash is what a killed replica panics with.
@@ -128,7 +129,9 @@ func (r *replica) interlude() {
 		}
 		began, suspended := w.now, w.draw(2) == 0
 		w.say("%s is paused for %s (with its clock: %t)", r.name, pause, suspended)
+		r.still = suspended
 		w.Run(pause)
+		r.still = false
 		w.depth--
 		if suspended {
 			r.stood += w.now.Sub(began)
@@ -144,6 +147,8 @@ func (r *replica) interlude() {
 func (r *replica) turnClock() {
 	w := r.w
 	switch {
+	case r.still:
+		return
 	case r.jump != 0:
 		r.jump = 0
 	case w.draw(2) == 0:
