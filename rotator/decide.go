@@ -68,7 +68,7 @@ type Observation struct {
 // is fenced by Timing.PushDeadline.
 func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action {
 	if o.At.After(now) {
-		o.Sight, o.Key = Unseen, Key{} // the clock was set back since
+		o.Sight = Unseen // the clock was set back since
 	}
 	if s.Keyring == nil {
 		return adopt(o, now, p, "there is no keyring yet")
@@ -205,10 +205,8 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 		next = sooner(next, retire.Until)
 	}
 	for i := range s.Keyring.Keys {
-		if e := &s.Keyring.Keys[i]; e.State == Previous {
-			if until := s.acceptUntil(e, o, p); until.After(now) {
-				next = sooner(next, until)
-			}
+		if until := s.acceptUntil(&s.Keyring.Keys[i], o, p); until.After(now) { // a previous key's
+			next = sooner(next, until)
 		}
 	}
 	return Action{Step: StepWait, Until: next, Why: "settled"}

@@ -229,6 +229,37 @@ func TestDecide(t *testing.T) {
 		}), StepWait, minute(2)},
 		{"retire: written long ago, seen a moment ago", set(previous(), func(c *situation) { c.o.Previous = map[string]time.Time{"V": minute(-1)} }), StepRetire, time.Time{}},
 
+		{"no keyring, seen in the future", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(1) }), StepObserve, time.Time{}},
+		{"settled, barred for less than a reconcile", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(4) }), StepWait, minute(4)},
+		{"current key adopted a moment ago, and the store tells no time", set(previous(), func(c *situation) {
+			c.o.Key, c.o.CurrentSince, c.s.Written = keyV, minute(-10), time.Time{}
+			c.s.Keyring.Keys[0].CreatedAt, c.s.Keyring.Keys[0].PushAfter = minute(-3), minute(3)
+		}), StepWait, minute(3)},
+		{"pending, written a moment ago by a clock ahead", set(pending(), func(c *situation) {
+			c.s.Keyring.Keys[1].CreatedAt, c.s.Keyring.Keys[1].PushAfter = minute(2), minute(8)
+		}), StepWait, minute(8)},
+		{"pending, another's, leased through its longest pause, no propagation", set(pending(), func(c *situation) {
+			c.p.Propagation, c.s.Keyring.Keys[1].CreatedAt = 0, minute(-1)
+			c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = "other", minute(8)
+		}), StepWait, minute(8)},
+		{"pending, another's, leased by a clock ahead", set(pending(), func(c *situation) {
+			c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = "other", minute(11)
+		}), StepWait, minute(11)},
+		{"retire: replaced a moment ago, due before that is proven", set(previous(), func(c *situation) { c.s.Written, c.w.Due = t0, minute(3) }), StepWait, minute(3)},
+		{"retire: replaced a moment ago, one before the other", set(previous(), func(c *situation) {
+			c.s.Written = time.Time{}
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
+			c.o.Previous = map[string]time.Time{"V": minute(-8), "W": minute(-5)}
+		}), StepWait, minute(2)},
+		{"retire: the one whose time was over first, whichever stands first", set(previous(), func(c *situation) {
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
+			c.s.Keyring.Keys[1].AcceptUntil, c.o.At = minute(-5), minute(-3)
+		}), StepRetire, time.Time{}},
+		{"retire: forbidden, and the current key was adopted a moment ago", set(previous(), func(c *situation) {
+			c.o.Sight, c.o.CurrentSince = Forbidden, minute(-4)
+			c.s.Keyring.Keys[0].CreatedAt, c.s.Keyring.Keys[0].ActivatedAt, c.s.Keyring.Keys[0].PushAfter = minute(-61), minute(-61), minute(-52)
+		}), StepWait, minute(5)},
+
 		{"revoke", set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), StepHasten, time.Time{}},
 		{"revoke, not ready", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Keys[1].PushAfter = ByRevoke, minute(3) }), StepHasten, time.Time{}},
 		{"revoking waits for nobody", set(pending(), func(c *situation) { c.s.Keyring.Rotation.Reason, c.o.Since = ByRevoke, t0 }), StepPush, time.Time{}},
@@ -243,6 +274,17 @@ func TestDecide(t *testing.T) {
 		}
 		if after := fmt.Sprintf("%+v %+v", r.c.s.Keyring, r.c.o); after != before {
 			t.Errorf("%s: Decide changed what it was given", r.name)
+		}
+	}
+}
+
+// TestDecideTellsWhose: an operator has to know whether a hand that is not ours was at work.
+func TestDecideTellsWhose(t *testing.T) {
+	for why, key := range map[string]Key{"a late request brought an older key back": keyV, "a foreign key, or none, is in force": keyF} {
+		c := previous()
+		c.o.Key = key
+		if a := Decide(c.s, c.o, t0, c.w, &c.p); a.Why != why {
+			t.Errorf("%s: %q, want %q", key, a.Why, why)
 		}
 	}
 }

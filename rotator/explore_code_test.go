@@ -270,9 +270,11 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 		case e.State == Pending:
 			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
 			c.time(p, e.PushAfter)
-		case e.State == Current && adopted:
-			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+		case e.State == Current:
 			c.until(p, e.PushAfter)
+			if adopted || e.PushAfter.After(c.past) {
+				p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+			}
 		case e.State == Previous:
 			c.time(p, e.AcceptUntil)
 		}

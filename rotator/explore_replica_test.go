@@ -30,7 +30,9 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	}
 	if c.adopts() {
 		p.key(tr.currentSeen.key)
-		c.age(p, tr.currentSeen.since, c.old)
+		if !tr.currentSeen.key.IsZero() {
+			c.age(p, tr.currentSeen.since, c.old)
+		}
 	}
 	o := &tr.obs
 	p.int(int(o.Sight))
@@ -53,10 +55,11 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	} else {
 		c.snapshot(p, now, tr.snap, i)
 		c.previous(p, tr.snap.Keyring, o)
-		if tr.snap.Keyring != nil && tr.snap.Keyring.Pending() != nil {
+		k := tr.snap.Keyring
+		if k != nil && k.Pending() != nil {
 			c.age(p, o.Since.Add(-c.ahead[i]).Sub(dawn), c.old)
 		}
-		if c.adopts() {
+		if c.adopts() && k != nil && k.Current() != nil {
 			c.age(p, o.CurrentSince.Add(-c.ahead[i]).Sub(dawn), c.old)
 		}
 		c.time(p, r.readAt.wall)

@@ -3,7 +3,6 @@ package rotator
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 )
 
@@ -185,8 +184,6 @@ func (s seeded) Read(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
-
-var _ io.Reader = seeded{}
 
 // dawn is when every world begins.
 var dawn = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -141,6 +141,7 @@ func TestLocalTimeAndLongSplay(t *testing.T) {
 func TestRotatedAt(t *testing.T) {
 	for name, c := range map[string]struct{ rotated, written, want time.Time }{
 		"as it stands":                       {minute(-60), minute(-60), minute(-60)},
+		"the store tells no time":            {minute(-60), time.Time{}, minute(-60)},
 		"within the skew":                    {minute(2), minute(0), minute(2)},
 		"a clock far ahead wrote it":         {minute(9999), minute(-600), minute(-600)},
 		"and the store does not tell either": {minute(9999), time.Time{}, time.Time{}},
