@@ -34,12 +34,14 @@ func (e *Engine) Run(ctx context.Context, targets []Target) {
 		last = now
 		e.dispatch(ctx, q, work, back)
 	}
+	e.progress.waits()
 	close(work)
 	group.Wait()
 }
 
 // dispatch hands out one visit that is due, or waits for something to happen.
 func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- Target, back <-chan visit) {
+	e.progress.works(e.clock.Steady())
 	var timer <-chan time.Time
 	var hand chan<- Target
 	var next Target
@@ -53,15 +55,18 @@ func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- Target, bac
 			hand, next = work, first.target
 		}
 	}
+	e.progress.waits()
 	select {
 	case hand <- next:
 		heap.Pop(q)
 	case v := <-back:
+		e.progress.works(e.clock.Steady())
 		if e.unheard(e.track(v.target)) {
 			v.at = e.clock.Now()
 		}
 		heap.Push(q, v)
 	case <-e.wake:
+		e.progress.works(e.clock.Steady())
 		e.expedite(q)
 	case <-timer:
 	case <-ctx.Done():

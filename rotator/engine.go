@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,8 @@ type Engine struct {
 
 	wake  chan struct{}
 	slots chan struct{} // one for each visit under way
+
+	progress progress
 
 	mu       sync.Mutex
 	tracks   map[Target]*track
@@ -49,7 +52,8 @@ type Options struct {
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits)}
+		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}
@@ -95,6 +99,8 @@ type track struct {
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
 	warned                           string
+
+	standing atomic.Pointer[Standing] // as it was last made known; nil: not yet
 }
 
 func (e *Engine) track(t Target) *track {
@@ -125,6 +131,8 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	case <-ctx.Done():
 		return e.clock.Now()
 	}
+	e.progress.mark(tr, e.clock.Steady())
+	defer e.progress.end(tr)
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
@@ -246,10 +254,14 @@ func (e *Engine) wish(tr *track) Wish {
 }
 
 func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
+	e.progress.mark(tr, e.clock.Steady())
+	if phase != Begin {
+		e.publish(tr)
+	}
 	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Phase: phase, Why: a.Why, Until: a.Until, Err: err}
 	if k := tr.snap.Keyring; k != nil {
 		if k.Rotation != nil {
-			ev.Rotation, ev.Reason = k.Rotation.ID, k.Rotation.Reason
+			ev.Rotation, ev.Reason, ev.Started = k.Rotation.ID, k.Rotation.Reason, k.Rotation.StartedAt
 		}
 		ev.Key = k.CallbackKey()
 		if p := k.Pending(); p != nil && a.Step != StepReassert {

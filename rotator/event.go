@@ -22,6 +22,7 @@ type Event struct {
 	Key      Key // the key that the step is about; zero if none is
 	Rotation string
 	Reason   Reason
+	Started  time.Time // when the rotation was begun
 	Until    time.Time // of Idle
 	Err      error     // of Error
 }

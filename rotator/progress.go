@@ -1,0 +1,68 @@
+package rotator
+
+import (
+	"sync"
+	"time"
+)
+
+// progress is what a watchdog asks about: since when everything under way has not got on, by
+// the steady clock. A wait is no lack of progress, nor is a store or a Tencent that is away:
+// their calls have deadlines, after which the visit goes on.
+type progress struct {
+	mu     sync.Mutex
+	loop   *time.Duration // since when the loop is at work on one thing; nil: it waits
+	visits map[*track]time.Duration
+}
+
+// mark says that a visit begins or gets on.
+func (p *progress) mark(tr *track, now time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.visits[tr] = now
+}
+
+// end says that a visit is over.
+func (p *progress) end(tr *track) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.visits, tr)
+}
+
+// works says that the loop begins with something that must not take long.
+func (p *progress) works(now time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loop = &now
+}
+
+// waits says that the loop waits for something to happen, or has ended.
+func (p *progress) waits() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loop = nil
+}
+
+// Stalled tells for how long the visit that has got on least recently has not, and of which
+// target it is; the zero Target is the loop that hands the visits out. Nothing is stalled
+// that is not under way.
+func (e *Engine) Stalled() (Target, time.Duration) {
+	p := &e.progress
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := e.clock.Steady()
+	var worst Target
+	var longest time.Duration
+	if p.loop != nil {
+		longest = now - *p.loop
+	}
+	for tr, since := range p.visits {
+		if d := now - since; d > longest {
+			worst, longest = tr.target, d
+		}
+	}
+	return worst, longest
+}
+
+// StallLimit is longer than a visit takes from one step to the next when all the calls in it
+// run into their deadlines: what takes longer is stuck.
+func (e *Engine) StallLimit() time.Duration { return e.policy.Timing.PushDeadline + 3*callLimit }

@@ -1,0 +1,79 @@
+package rotator
+
+import "time"
+
+// Standing is what a target looked like when the engine last dealt with it: for metrics and
+// pages. Keys are ids in it.
+type Standing struct {
+	Target  Target
+	At      time.Time // when the engine last dealt with it; zero: never yet
+	Read    bool      // its keyring, or that there is none, was read at least once
+	Adopted bool      // there is a keyring
+
+	KeyID      string    // of the current key; "" if there is none
+	KeyCreated time.Time // the same key's age counts from then
+	RotatedAt  time.Time // zero: never
+	Due        time.Time // when the schedule wants the next key; long ago if the key was never replaced; zero: never
+
+	PendingID string    // of the pending key; "" if there is none
+	ReadyAt   time.Time // when every receiver accepts the pending key
+
+	// The rotation in hand, or the last one if it failed.
+	Rotation   string
+	Reason     Reason
+	Ours       bool // this replica carries it out
+	LeaseUntil time.Time
+	RetryAt    time.Time
+
+	Drift bool // when Tencent last told, a key was in force that is neither current nor pending
+}
+
+// Standings tells of every target, in no order. It holds no lock that a visit waits for
+// longer than it takes to list the targets.
+func (e *Engine) Standings() []Standing {
+	e.mu.Lock()
+	tracks := make([]*track, 0, len(e.tracks))
+	for _, tr := range e.tracks {
+		tracks = append(tracks, tr)
+	}
+	e.mu.Unlock()
+	all := make([]Standing, len(tracks))
+	for i, tr := range tracks {
+		all[i].Target = tr.target
+		if s := tr.standing.Load(); s != nil {
+			all[i] = *s
+		}
+	}
+	return all
+}
+
+// publish makes known how the target stands. Only its visit calls it.
+func (e *Engine) publish(tr *track) {
+	now := e.clock.Now()
+	s := &Standing{Target: tr.target, At: now, Read: !tr.snapAt.IsZero()}
+	if last := tr.standing.Load(); last != nil {
+		s.Drift = last.Drift // until Tencent tells otherwise
+	}
+	k := tr.snap.Keyring
+	if k == nil {
+		s.Drift = false
+		tr.standing.Store(s)
+		return
+	}
+	s.Adopted, s.RotatedAt = true, k.RotatedAt
+	s.Due = e.due(tr.target, tr.snap.rotatedAt(now, &e.policy))
+	if cur := k.Current(); cur != nil {
+		s.KeyID, s.KeyCreated = cur.Key.ID(), cur.CreatedAt
+	}
+	pend := k.Pending()
+	if r := k.Rotation; r != nil {
+		s.Rotation, s.Reason, s.Ours, s.LeaseUntil, s.RetryAt = r.ID, r.Reason, r.Owner == e.policy.Owner, r.LeaseUntil, r.RetryAt
+	}
+	if pend != nil {
+		s.PendingID, s.ReadyAt = pend.Key.ID(), readyAt(k, pend, tr.obs, now, &e.policy)
+	}
+	if tr.obs.Sight == Seen {
+		s.Drift = !tr.obs.Key.Equal(k.CallbackKey()) && (pend == nil || !tr.obs.Key.Equal(pend.Key))
+	}
+	tr.standing.Store(s)
+}
