@@ -42,6 +42,9 @@ var apis = map[rotator.Service]struct{ set, describe string }{
 	rotator.VideoGeneration: {"SetVideoGenerationTaskCallbackKey", "DescribeVideoGenerationTaskCallback"},
 }
 
+// APIs names the calls that set and read back the key of a service, as Tencent does.
+func APIs(s rotator.Service) (set, describe string) { return apis[s].set, apis[s].describe }
+
 // Options are a Client's settings.
 type Options struct {
 	Endpoint    string  // host or URL; "" is DefaultEndpoint; plain http for loopback addresses only

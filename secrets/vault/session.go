@@ -39,6 +39,8 @@ type session struct {
 	lock  chan struct{} // held while what follows is used, and a login or renewal is made
 	token string        // "": there is none yet, or it is known to be gone
 	stop  context.CancelFunc
+
+	life life
 }
 
 func newSession(client *api.Client, login Login, log *slog.Logger) *session {
@@ -78,9 +80,11 @@ func (s *session) ready(ctx context.Context) (string, error) {
 			return "", s.notGiven(err)
 		}
 		s.use(token)
+		s.lookUp(token)
 		return token, nil
 	}
 	if s.token != "" {
+		s.lookUp(s.token)
 		return s.token, nil
 	}
 	err := s.acquire(ctx)
@@ -198,6 +202,7 @@ func (s *session) background(f func(context.Context)) {
 
 // keep renews a token until it cannot be renewed any more, then gets another.
 func (s *session) keep(secret *api.Secret) {
+	s.life.lasts(s.token, secret.Auth.LeaseDuration, true)
 	if secret.Auth.LeaseDuration == 0 {
 		return // it never ends
 	}
@@ -215,6 +220,7 @@ func (s *session) keep(secret *api.Secret) {
 			case <-ctx.Done():
 				return
 			case renewed := <-watcher.RenewCh():
+				s.life.lasts(token, renewed.Secret.Auth.LeaseDuration, true)
 				s.log.Debug("vault token renewed", "ttl_seconds", renewed.Secret.Auth.LeaseDuration)
 			case err := <-watcher.DoneCh():
 				s.retry(ctx, token, err)
