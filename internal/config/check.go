@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -59,6 +60,16 @@ func (k *checker) number(name, v string, least, most float64, whole bool) float6
 func (k *checker) oneOf(name, v string, allowed ...string) string {
 	if !slices.Contains(allowed, v) {
 		k.fail(name, "%q is none of %s", v, strings.Join(allowed, ", "))
+		return ""
+	}
+	return v
+}
+
+// address checks HOST:PORT; the empty text is none.
+func (k *checker) address(name, v string) string {
+	_, port, err := net.SplitHostPort(v)
+	if _, bad := strconv.ParseUint(port, 10, 16); v != "" && (err != nil || bad != nil || strings.ContainsAny(v, " \t\r\n/")) {
+		k.fail(name, "%q is not an address of the form HOST:PORT, such as 127.0.0.1:9469", v)
 		return ""
 	}
 	return v

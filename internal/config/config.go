@@ -43,6 +43,7 @@ type raw struct {
 	Rate         string `env:"TIWKEYD_RATE, default=20"`
 	LogLevel     string `env:"TIWKEYD_LOG_LEVEL, default=info"`
 	LogFormat    string `env:"TIWKEYD_LOG_FORMAT, default=json"`
+	HTTPAddr     string `env:"TIWKEYD_HTTP_ADDR, default=127.0.0.1:9469"`
 }
 
 // Config is the checked settings.
@@ -61,6 +62,7 @@ type Config struct {
 	Rate        float64
 	LogLevel    slog.Level
 	LogJSON     bool
+	HTTPAddr    string              // of metrics and health; "" is nowhere
 	Env         func(string) string // the environment as it was when this was read
 
 	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely.
@@ -147,6 +149,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	}
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
+	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
 	r.checkStore(k, c)
 	r.checkLog(k, c)
 	return c

@@ -24,11 +24,11 @@ func TestDefaults(t *testing.T) {
 	}
 	if len(c.Targets) != 2 || c.Targets[0].Service != rotator.WhiteboardPush || c.Policy.KeyLength != 64 || c.Policy.OnDrift != rotator.Reassert ||
 		c.Policy.Propagation.Minutes() != 6 || c.Policy.Grace.Hours() != 24 || c.Policy.AttemptLimit.Hours() != 1 || c.Policy.Reconcile.Minutes() != 10 ||
-		c.Policy.Timing != rotator.StandardTiming() || c.FileStore != "" || c.Login.Method != vault.Token || c.Rate != 20 || !c.LogJSON {
+		c.Policy.Timing != rotator.StandardTiming() || c.FileStore != "" || c.Login.Method != vault.Token || c.Rate != 20 || !c.LogJSON || c.HTTPAddr != "127.0.0.1:9469" {
 		t.Errorf("%+v", c)
 	}
-	c, err = Load([]string{"TIWKEYD_TARGETS=1", "TIWKEYD_STORE=file:///var/lib/tiwkeyd/"})
-	if err != nil || c.FileStore != "/var/lib/tiwkeyd" {
+	c, err = Load([]string{"TIWKEYD_TARGETS=1", "TIWKEYD_STORE=file:///var/lib/tiwkeyd/", "TIWKEYD_HTTP_ADDR="})
+	if err != nil || c.FileStore != "/var/lib/tiwkeyd" || c.HTTPAddr != "" {
 		t.Errorf("the file store wants %v of Vault, %v", c, err)
 	}
 }
@@ -99,6 +99,11 @@ func TestBadInputs(t *testing.T) {
 		{"VAULT_ADDR=https://user:CANARYpw@vault:82 00", "VAULT_ADDR: it is not a URL"},
 		{"VAULT_AGENT_ADDR=http://user:CANARYpw@127.0.0.1:8100", "VAULT_AGENT_ADDR: it holds a user name or password"},
 		{"VAULT_ADDR=vault:8200", "VAULT_ADDR: it is not a URL"},
+		{"TIWKEYD_HTTP_ADDR=9469", "HOST:PORT"},
+		{"TIWKEYD_HTTP_ADDR=127.0.0.1", "HOST:PORT"},
+		{"TIWKEYD_HTTP_ADDR=127.0.0.1:http", "HOST:PORT"},
+		{"TIWKEYD_HTTP_ADDR=127.0.0.1:65536", "HOST:PORT"},
+		{"TIWKEYD_HTTP_ADDR=http://127.0.0.1:9469", "HOST:PORT"},
 		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
 		{"VAULT_TOKEN=", "no way to log in"},
 	} {
@@ -133,7 +138,8 @@ func TestGoodInputs(t *testing.T) {
 	for _, set := range []string{"TIWKEYD_TENCENT_ENDPOINT=http://127.0.0.1:8080", "TIWKEYD_TENCENT_ENDPOINT=http://[::1]:8080", "TIWKEYD_TENCENT_ENDPOINT=http://localhost:1",
 		"TIWKEYD_TENCENT_ENDPOINT=tiw.intl.tencentcloudapi.com", "TIWKEYD_TENCENT_ENDPOINT=https://tiw.tencentcloudapi.com/", "TIWKEYD_SCHEDULE=@daily", "TIWKEYD_SCHEDULE=CRON_TZ=Asia/Shanghai 0 3 * * 1",
 		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
-		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5"} {
+		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5",
+		"TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469"} {
 		if _, err := Load(good(set)); err != nil {
 			t.Errorf("%s: %v", set, err)
 		}

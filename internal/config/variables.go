@@ -29,6 +29,7 @@ var meanings = map[string]string{
 	"TIWKEYD_RATE":                "requests a second to each of Tencent's APIs",
 	"TIWKEYD_LOG_LEVEL":           "`debug`, `info`, `warn`, `error`",
 	"TIWKEYD_LOG_FORMAT":          "`json` or `text`",
+	"TIWKEYD_HTTP_ADDR":           "where `run` serves `/metrics`, `/healthz` and `/readyz`, to whoever can reach it; empty: nowhere",
 }
 
 // conventional are the variables of others' making that the program honours.

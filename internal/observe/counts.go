@@ -1,0 +1,115 @@
+package observe
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"tiwkeyd/rotator"
+)
+
+// Build is what the program was built from.
+type Build struct{ Version, Revision, Go string }
+
+// counts are the metrics that events make grow.
+type counts struct {
+	rotations *prometheus.CounterVec
+	steps     *prometheus.CounterVec
+	reloads   *prometheus.CounterVec
+	reloadOK  prometheus.Gauge
+	reloadAt  prometheus.Gauge
+}
+
+const (
+	committed  = "committed"
+	rolledBack = "rolled_back"
+	done       = "done"
+	failed     = "failed"
+	other      = "other" // a reason that this program does not know
+)
+
+func reasons() []rotator.Reason {
+	return []rotator.Reason{rotator.BySchedule, rotator.BySignal, rotator.ByCommand, rotator.ByAdopt, rotator.ByRevoke}
+}
+
+// reasonLabel is the reason, if it is one of those there are: it is read from the store.
+func reasonLabel(r rotator.Reason) string {
+	if slices.Contains(reasons(), r) {
+		return string(r)
+	}
+	return other
+}
+
+func newCounts() *counts {
+	c := &counts{
+		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_rotations_total",
+			Help: "Rotations that this replica brought to an end, by target, reason and result (committed, rolled_back)."}, []string{"target", "reason", "result"}),
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_steps_total",
+			Help: "Steps that this replica took, by step and result (done, failed)."}, []string{"step", "result"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_config_reloads_total",
+			Help: "Reloads of the configuration, by result (done, failed)."}, []string{"result"}),
+		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_config_last_reload_successful",
+			Help: "1 if the last reload succeeded, or there was none; 0 if the old configuration goes on because the new one was wrong."}),
+		reloadAt: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration in use was read."}),
+	}
+	for _, s := range []rotator.Step{rotator.StepObserve, rotator.StepAdopt, rotator.StepStage, rotator.StepHasten, rotator.StepClaim, rotator.StepPush,
+		rotator.StepReassert, rotator.StepCommit, rotator.StepRollback, rotator.StepRetire} {
+		c.steps.WithLabelValues(string(s), done)
+		c.steps.WithLabelValues(string(s), failed)
+	}
+	c.reloads.WithLabelValues(done)
+	c.reloads.WithLabelValues(failed)
+	c.reloadOK.Set(1)
+	c.reloadAt.SetToCurrentTime()
+	return c
+}
+
+func (c *counts) register(r *prometheus.Registry, b Build) {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_build_info", Help: "1; the labels tell what the program was built from.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "goversion": b.Go}})
+	build.Set(1)
+	r.MustRegister(c.rotations, c.steps, c.reloads, c.reloadOK, c.reloadAt, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
+
+// welcome makes the series of a target that an alert needs to see from zero on. With thousands
+// of targets those of all reasons would be too many.
+func (c *counts) welcome(t rotator.Target) {
+	c.rotations.WithLabelValues(t.String(), string(rotator.BySchedule), committed)
+	c.rotations.WithLabelValues(t.String(), string(rotator.BySchedule), rolledBack)
+}
+
+func (c *counts) forget(t rotator.Target) {
+	c.rotations.DeletePartialMatch(prometheus.Labels{"target": t.String()})
+}
+
+func (c *counts) step(ev rotator.Event) {
+	switch ev.Phase {
+	case rotator.Done:
+		c.steps.WithLabelValues(string(ev.Step), done).Inc()
+	case rotator.Error:
+		c.steps.WithLabelValues(string(ev.Step), failed).Inc()
+	}
+}
+
+func (c *counts) rotation(ev rotator.Event, reason string) {
+	result := committed
+	if ev.Step == rotator.StepRollback {
+		result = rolledBack
+	}
+	c.rotations.WithLabelValues(ev.Target.String(), reason, result).Inc()
+}
+
+func (c *counts) reloaded(err error, at time.Time) {
+	if err != nil {
+		c.reloads.WithLabelValues(failed).Inc()
+		c.reloadOK.Set(0)
+		return
+	}
+	c.reloads.WithLabelValues(done).Inc()
+	c.reloadOK.Set(1)
+	c.reloadAt.Set(float64(at.UnixMilli()) / 1000)
+}

@@ -1,0 +1,135 @@
+// Package observe is what a daemon tells of itself to those who watch over it: metrics for
+// Prometheus, whether it is alive and ready, and a line for people. It looks on: it wraps the
+// store and the API that the engine uses, hears the engine's events, and asks it how its
+// targets stand. No key and no credential comes into it, and no label has a value that
+// comes from outside.
+package observe
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tiwkeyd/rotator"
+)
+
+// Monitor outlives the engines, of which every reload makes another.
+type Monitor struct {
+	Registry *prometheus.Registry
+	counts   *counts
+	calls    *calls
+	reads    reads
+
+	mu       sync.Mutex
+	served   Served
+	targets  map[rotator.Target]*memory
+	stopping bool
+}
+
+// Served is what the daemon looks after now.
+type Served struct {
+	Engine  *rotator.Engine
+	Targets []rotator.Target
+	Policy  rotator.Policy
+	// TokenExpiry is when the store's token ends, as far as that is known and it does; nil: the
+	// store has none.
+	TokenExpiry func() (time.Time, bool)
+	StallLimit  time.Duration // 0: Engine.StallLimit()
+}
+
+// memory is what is remembered of a target from one engine to the next.
+type memory struct {
+	since     time.Time // when this process began to look after it
+	lastError time.Time // zero: there was none
+	reason    string    // of the rotation whose end was begun
+}
+
+// New gives a Monitor that watches nothing yet.
+func New(build Build) *Monitor {
+	m := &Monitor{Registry: prometheus.NewRegistry(), counts: newCounts(), calls: newCalls(), targets: map[rotator.Target]*memory{}}
+	m.counts.register(m.Registry, build)
+	m.calls.register(m.Registry)
+	m.Registry.MustRegister(standings{m}, token{m})
+	return m
+}
+
+// Serve says what is looked after from now on. What was known of other targets is forgotten.
+func (m *Monitor) Serve(s Served) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.served = s
+	now, old := time.Now(), m.targets
+	m.targets = make(map[rotator.Target]*memory, len(s.Targets))
+	for _, t := range s.Targets {
+		if m.targets[t] = old[t]; old[t] == nil {
+			m.targets[t] = &memory{since: now}
+			m.counts.welcome(t)
+			m.calls.welcome(t.Service)
+		}
+		delete(old, t)
+	}
+	for t := range old {
+		m.counts.forget(t)
+	}
+	m.reads.expect(s.Policy, now)
+}
+
+// Stopping says that the daemon is about to end.
+func (m *Monitor) Stopping() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopping = true
+}
+
+// Reloaded counts a reload that succeeded or, with an error, one that changed nothing.
+func (m *Monitor) Reloaded(err error) { m.counts.reloaded(err, time.Now()) }
+
+// Event hears an engine's news.
+func (m *Monitor) Event(ev rotator.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	of := m.targets[ev.Target]
+	if of == nil {
+		return
+	}
+	switch {
+	case ev.Phase == rotator.Begin:
+		of.reason = reasonLabel(ev.Reason) // at the end the keyring has no rotation any more
+	case ev.Phase == rotator.Error:
+		of.lastError = ev.Time
+	}
+	m.counts.step(ev)
+	if ev.Phase == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
+		m.counts.rotation(ev, of.reason)
+	}
+}
+
+// view is what is served, how its targets stand, and what is remembered of them.
+type view struct {
+	Served
+	standings []rotator.Standing
+	memory    map[rotator.Target]memory
+}
+
+// look takes a picture, in the order of the configuration.
+func (m *Monitor) look() view {
+	m.mu.Lock()
+	v := view{Served: m.served, memory: make(map[rotator.Target]memory, len(m.targets))}
+	for t, of := range m.targets {
+		v.memory[t] = *of
+	}
+	m.mu.Unlock()
+	known := map[rotator.Target]rotator.Standing{}
+	if v.Engine != nil {
+		for _, s := range v.Engine.Standings() {
+			known[s.Target] = s
+		}
+	}
+	v.standings = make([]rotator.Standing, len(v.Targets))
+	for i, t := range v.Targets {
+		v.standings[i] = known[t]
+		v.standings[i].Target = t
+	}
+	return v
+}

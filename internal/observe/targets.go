@@ -1,0 +1,177 @@
+package observe
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tiwkeyd/rotator"
+)
+
+// Phases of a target.
+const (
+	phaseUnread     = "unread"      // the store was not read yet
+	phaseUnadopted  = "unadopted"   // there is no keyring yet
+	phaseUnsigned   = "unsigned"    // no key was ever set
+	phaseSettled    = "settled"     // one current key, nothing in hand
+	phaseWaiting    = "waiting"     // receivers come to accept the pending key
+	phasePushing    = "pushing"     // the pending key is being set, and looked for
+	phaseRolledBack = "rolled_back" // the last rotation failed; it is tried again later
+)
+
+func phases() []string {
+	return []string{phaseUnread, phaseUnadopted, phaseUnsigned, phaseSettled, phaseWaiting, phasePushing, phaseRolledBack}
+}
+
+func phaseOf(s rotator.Standing, now time.Time) string {
+	switch {
+	case !s.Read:
+		return phaseUnread
+	case !s.Adopted:
+		return phaseUnadopted
+	case s.PendingID != "" && now.Before(s.ReadyAt):
+		return phaseWaiting
+	case s.PendingID != "":
+		return phasePushing
+	case s.Reason != "":
+		return phaseRolledBack
+	case s.KeyID == "":
+		return phaseUnsigned
+	}
+	return phaseSettled
+}
+
+// due is when the schedule wants a target's next key; at once, for one whose key was never
+// replaced, is when this process began to look after it. Zero is never.
+func due(s rotator.Standing, of memory) time.Time {
+	if !s.Adopted || (!s.Due.IsZero() && s.RotatedAt.IsZero()) {
+		return of.since
+	}
+	return s.Due
+}
+
+// next is when the next rotation is to begin, or should have: after one that failed, it is the
+// next attempt.
+func next(s rotator.Standing, of memory) time.Time {
+	if s.PendingID == "" && s.Reason != "" && !s.RetryAt.IsZero() {
+		return s.RetryAt
+	}
+	return due(s, of)
+}
+
+// overdueAfter is how long a rotation may take from when it is due: receivers come to accept
+// the key, it is tried for as long as it may be, and a visit may be one interval away.
+func overdueAfter(p rotator.Policy) time.Duration {
+	return p.Propagation + p.AttemptLimit + p.Reconcile
+}
+
+// overdue reports whether the key should have been replaced long ago. What came due while no
+// process ran counts from this one's start.
+func overdue(s rotator.Standing, of memory, p rotator.Policy, now time.Time) bool {
+	d := due(s, of)
+	if d.IsZero() {
+		return false
+	}
+	if d.Before(of.since) {
+		d = of.since
+	}
+	return now.Sub(d) > overdueAfter(p)
+}
+
+func perTarget(name, help string, more ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, append([]string{"target"}, more...), nil)
+}
+
+var (
+	sinceDesc   = perTarget("tiwkeyd_target_since_rotation_seconds", "Time since the current key was found in force; there is none if the key was never replaced.")
+	untilDesc   = perTarget("tiwkeyd_target_until_rotation_seconds", "Time until the next rotation, or the next attempt after one that was rolled back; below zero: since it is due.")
+	ageDesc     = perTarget("tiwkeyd_target_key_age_seconds", "Time since the current key was made or adopted.")
+	phaseDesc   = perTarget("tiwkeyd_target_phase", "1 for the phase that the target is in.", "phase")
+	driftDesc   = perTarget("tiwkeyd_target_drift", "1 if Tencent was last seen to sign with a key that is neither current nor pending, else 0.")
+	ownedDesc   = perTarget("tiwkeyd_target_rotation_owned", "While a rotation is in hand: 1 if this replica carries it out, 0 if another does.")
+	leaseDesc   = perTarget("tiwkeyd_target_rotation_lease_seconds", "While a rotation is in hand: time until another replica may take it over; below zero: since it may.")
+	errorDesc   = perTarget("tiwkeyd_target_last_error_timestamp_seconds", "When a step or the store last failed; there is none if none has since this process started.")
+	visitDesc   = perTarget("tiwkeyd_target_visit_age_seconds", "Time since the engine last dealt with the target, or failed to.")
+	targetsDesc = prometheus.NewDesc("tiwkeyd_targets", "Targets that are looked after, by phase.", []string{"phase"}, nil)
+	overdueDesc = prometheus.NewDesc("tiwkeyd_targets_overdue", "Targets whose key should have been replaced longer ago than a rotation takes: TIWKEYD_PROPAGATION, TIWKEYD_ATTEMPT_LIMIT and TIWKEYD_RECONCILE together.", nil, nil)
+	tokenDesc   = prometheus.NewDesc("tiwkeyd_vault_token_ttl_seconds", "Time until the Vault token ends unless it is renewed; there is none while that is not known, or if it never ends.", nil, nil)
+)
+
+// standings tells, when it is asked, how the targets stand.
+type standings struct{ m *Monitor }
+
+// Describe names the metrics.
+func (standings) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc} {
+		ch <- d
+	}
+}
+
+// Collect gives their values.
+func (c standings) Collect(ch chan<- prometheus.Metric) {
+	v, now := c.m.look(), time.Now()
+	counts, late := map[string]int{}, 0
+	for _, s := range v.standings {
+		of, phase, target := v.memory[s.Target], phaseOf(s, now), s.Target.String()
+		gauge := func(d *prometheus.Desc, value float64, more ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{target}, more...)...)
+		}
+		counts[phase]++
+		gauge(phaseDesc, 1, phase)
+		if overdue(s, of, v.Policy, now) {
+			late++
+		}
+		if !of.lastError.IsZero() {
+			gauge(errorDesc, float64(of.lastError.UnixMilli())/1000)
+		}
+		if !s.At.IsZero() {
+			gauge(visitDesc, now.Sub(s.At).Seconds())
+		}
+		if at := next(s, of); !at.IsZero() {
+			gauge(untilDesc, at.Sub(now).Seconds())
+		}
+		if !s.RotatedAt.IsZero() {
+			gauge(sinceDesc, now.Sub(s.RotatedAt).Seconds())
+		}
+		if s.KeyID != "" {
+			gauge(ageDesc, now.Sub(s.KeyCreated).Seconds())
+		}
+		if s.Adopted {
+			gauge(driftDesc, flag(s.Drift))
+		}
+		if s.PendingID != "" {
+			gauge(ownedDesc, flag(s.Ours))
+			gauge(leaseDesc, s.LeaseUntil.Sub(now).Seconds())
+		}
+	}
+	for _, phase := range phases() {
+		ch <- prometheus.MustNewConstMetric(targetsDesc, prometheus.GaugeValue, float64(counts[phase]), phase)
+	}
+	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, float64(late))
+}
+
+func flag(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// token tells of the store's login.
+type token struct{ m *Monitor }
+
+// Describe names the metric.
+func (token) Describe(ch chan<- *prometheus.Desc) { ch <- tokenDesc }
+
+// Collect gives its value.
+func (c token) Collect(ch chan<- prometheus.Metric) {
+	c.m.mu.Lock()
+	expiry := c.m.served.TokenExpiry
+	c.m.mu.Unlock()
+	if expiry == nil {
+		return
+	}
+	if at, known := expiry(); known {
+		ch <- prometheus.MustNewConstMetric(tokenDesc, prometheus.GaugeValue, time.Until(at).Seconds())
+	}
+}

@@ -1,0 +1,203 @@
+package observe
+
+import (
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// TestLifeOfATarget follows the series of a target from before the first read to the second
+// rotation, by a clock that stands still in between.
+func TestLifeOfATarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		time.Sleep(time.Second)
+		r.expect("before the first read", map[string]string{of(one, "target_phase", "phase", "unread"): "1", `tiwkeyd_targets{phase="unread"}`: "1", of(one, "target_visit_age_seconds"): "",
+			of(one, "target_until_rotation_seconds"): "-1", of(one, "target_since_rotation_seconds"): "", of(one, "target_key_age_seconds"): "", of(one, "target_drift"): ""})
+		stop := r.run()
+		defer func() { stop() }()
+		// Observe and adopt, and stage: a target whose key was never replaced is due at once.
+		time.Sleep(time.Second)
+		r.expect("receivers come to accept the first key", map[string]string{of(one, "target_phase", "phase", "waiting"): "1", of(one, "target_phase", "phase", "unread"): "", `tiwkeyd_targets{phase="unread"}`: "0",
+			`tiwkeyd_targets{phase="waiting"}`: "1", of(one, "target_rotation_owned"): "1", of(one, "target_since_rotation_seconds"): "",
+			of(one, "target_drift"): "0", of(one, "target_last_error_timestamp_seconds"): "", rotations(one, "schedule", "committed"): "0",
+			rotations(one, "adopt", "committed"): ""})
+		first := r.w.keyring(one)
+		created := first.Current().CreatedAt
+		lease := first.Rotation.LeaseUntil
+		r.expect("the same", map[string]string{of(one, "target_key_age_seconds"): seconds(time.Since(created)), of(one, "target_rotation_lease_seconds"): seconds(time.Until(lease)),
+			of(one, "target_until_rotation_seconds"): seconds(-2 * time.Second)})
+		if lease.Before(time.Now().Add(propagation)) || time.Since(created) < 700*time.Millisecond {
+			t.Errorf("lease %s, created %s", lease, created)
+		}
+		// The push is in doubt for longer than a visit.
+		r.w.change(func() { r.w.setErrs = []error{answered(rotator.Doubtful, "InternalError")} })
+		time.Sleep(time.Until(first.Pending().PushAfter) + 2*apiTime - 50*time.Millisecond)
+		r.expect("the push was answered in doubt", map[string]string{of(one, "target_phase", "phase", "pushing"): "1", `tiwkeyd_targets{phase="pushing"}`: "1"})
+		time.Sleep(time.Minute)
+		k := r.w.keyring(one)
+		at := k.RotatedAt
+		r.expect("the first key is in force", map[string]string{of(one, "target_phase", "phase", "settled"): "1", `tiwkeyd_targets{phase="settled"}`: "1", of(one, "target_since_rotation_seconds"): seconds(time.Since(at)),
+			of(one, "target_until_rotation_seconds"): seconds(time.Until(at.Add(24 * time.Hour))), of(one, "target_key_age_seconds"): seconds(time.Since(k.Current().CreatedAt)),
+			of(one, "target_rotation_owned"): "", of(one, "target_rotation_lease_seconds"): "", rotations(one, "adopt", "committed"): "1", rotations(one, "schedule", "committed"): "0"})
+		last := r.lastError(one)
+		r.expect("an error remains", map[string]string{of(one, "target_last_error_timestamp_seconds"): seconds(last.Sub(time.Unix(0, 0)))})
+		if since := time.Since(last); since < 50*time.Second || since > 2*time.Minute {
+			t.Errorf("the last error is %s old", since)
+		}
+		visited := time.Since(r.engine.Standings()[0].At)
+		if visited < 30*time.Second {
+			t.Errorf("the visit is %s old", visited)
+		}
+		r.expect("the visit was a while ago", map[string]string{of(one, "target_visit_age_seconds"): seconds(visited)})
+		time.Sleep(time.Until(at.Add(24*time.Hour)) + propagation + time.Minute)
+		r.expect("a day later", map[string]string{rotations(one, "schedule", "committed"): "1", of(one, "target_phase", "phase", "settled"): "1", "tiwkeyd_targets_overdue": "0"})
+	})
+}
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+
+// TestRolledBack: refused for good. What counts next is the next attempt.
+func TestRolledBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		r.w.setErrs = []error{answered(rotator.Refused, "ResourceUnavailable.ServiceExpired")}
+		stop := r.run()
+		defer stop()
+		time.Sleep(propagation + time.Minute)
+		retry := r.w.keyring(one).Rotation.RetryAt
+		r.expect("rolled back", map[string]string{of(one, "target_phase", "phase", "rolled_back"): "1", `tiwkeyd_targets{phase="rolled_back"}`: "1", rotations(one, "adopt", "rolled_back"): "1", rotations(one, "adopt", "committed"): "",
+			of(one, "target_until_rotation_seconds"): seconds(time.Until(retry)), of(one, "target_rotation_owned"): ""})
+		if time.Until(retry) < 10*time.Minute {
+			t.Errorf("the next attempt is at %s", retry)
+		}
+	})
+}
+
+// TestReasons are those of what was asked for, and another for what no program of ours wrote.
+func TestReasons(t *testing.T) {
+	for _, reason := range []rotator.Reason{rotator.BySignal, rotator.ByCommand, rotator.ByRevoke, "evil\"} 1\nx"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, newWorld(), one)
+			stop := r.run()
+			defer stop()
+			time.Sleep(time.Hour)
+			r.engine.Ask(reason, one)
+			time.Sleep(time.Hour)
+			want := string(reason)
+			if want[:4] == "evil" {
+				want = other
+			}
+			r.expect(want, map[string]string{rotations(one, want, "committed"): "1", rotations(one, "schedule", "committed"): "0"})
+		})
+	}
+}
+
+// TestUnsigned: an application that has no key until its first one is in force.
+func TestUnsigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		r.w.inForce[one] = rotator.Key{}
+		r.w.rings[one] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: one, AcceptUnsigned: true, RotatedAt: time.Now().Add(-time.Hour)}}
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Minute)
+		r.expect("unsigned", map[string]string{of(one, "target_phase", "phase", "unsigned"): "1", of(one, "target_key_age_seconds"): "", of(one, "target_drift"): "0"})
+	})
+}
+
+// TestUnadopted: Tencent does not tell which key is in force.
+func TestUnadopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		r.w.change(func() { r.w.storeErr = errAway })
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Minute)
+		r.expect("the store is away", map[string]string{of(one, "target_phase", "phase", "unread"): "1"})
+		r.w.change(func() { r.w.storeErr = nil })
+		for phase := ""; phase != phaseUnadopted; { // between the read and the adoption
+			time.Sleep(time.Millisecond)
+			phase = phaseOf(r.engine.Standings()[0], time.Now())
+			if phase != phaseUnadopted && phase != phaseUnread {
+				t.Fatalf("it came to %s", phase)
+			}
+		}
+		r.expect("there is no keyring yet", map[string]string{of(one, "target_phase", "phase", "unadopted"): "1", `tiwkeyd_targets{phase="unadopted"}`: "1"})
+	})
+}
+
+// TestDrift stays until Tencent tells of a key of ours again.
+func TestDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one, two)
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Hour)
+		ours := r.w.keyring(one).CallbackKey()
+		r.w.change(func() { r.w.inForce[one] = rotator.NewKey("", "CANARY-foreign") })
+		time.Sleep(time.Hour)
+		r.expect("a foreign key", map[string]string{of(one, "target_drift"): "1", of(two, "target_drift"): "0"})
+		r.w.change(func() { r.w.inForce[one] = rotator.Key{} })
+		time.Sleep(time.Hour)
+		r.expect("none", map[string]string{of(one, "target_drift"): "1"})
+		r.w.change(func() { r.w.inForce[one] = ours })
+		time.Sleep(time.Hour)
+		r.expect("ours again", map[string]string{of(one, "target_drift"): "0"})
+	})
+}
+
+// TestAnotherReplica owns the rotation in hand.
+func TestAnotherReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		a, b := newRig(t, w, one), newRig(t, w, one)
+		p := policy("the other")
+		var err error
+		b.engine, err = rotator.New(rotator.Options{Store: b.Store(w), API: b.API(w), Policy: p, Events: b.Event, Due: func(_ rotator.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Serve(Served{Engine: b.engine, Targets: []rotator.Target{one}, Policy: p})
+		stopA := a.run()
+		defer stopA()
+		time.Sleep(time.Second)
+		stopB := b.run()
+		defer stopB()
+		time.Sleep(time.Second)
+		lease := seconds(time.Until(w.keyring(one).Rotation.LeaseUntil))
+		a.expect("who began", map[string]string{of(one, "target_rotation_owned"): "1", of(one, "target_rotation_lease_seconds"): lease})
+		b.expect("who came later", map[string]string{of(one, "target_rotation_owned"): "0", of(one, "target_rotation_lease_seconds"): lease})
+		time.Sleep(time.Hour)
+		b.expect("only who ends it counts it", map[string]string{rotations(one, "adopt", "committed"): ""})
+		a.expect("only who ends it counts it", map[string]string{rotations(one, "adopt", "committed"): "1"})
+	})
+}
+
+// TestReload: what was counted stays, what is served no more goes, and the new one comes.
+func TestReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		r.w.setErrs = []error{answered(rotator.Doubtful, "InternalError")}
+		stop := r.run()
+		time.Sleep(time.Hour)
+		stop()
+		last := seconds(r.lastError(one).Sub(time.Unix(0, 0)))
+		r.engine = watched(t, r.Monitor, r.w, one, two)
+		r.expect("another engine", map[string]string{rotations(one, "adopt", "committed"): "1", rotations(two, "schedule", "committed"): "0", of(one, "target_last_error_timestamp_seconds"): last,
+			of(two, "target_phase", "phase", "unread"): "1"})
+		stop = r.run()
+		time.Sleep(time.Hour)
+		stop()
+		r.expect("both", map[string]string{rotations(two, "adopt", "committed"): "1", `tiwkeyd_targets{phase="settled"}`: "2"})
+		r.engine = watched(t, r.Monitor, r.w, two)
+		r.expect("one is served no more", map[string]string{rotations(one, "adopt", "committed"): "", rotations(one, "schedule", "committed"): "", of(one, "target_phase", "phase", "settled"): "",
+			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1"})
+		// Its old engine's last words change nothing.
+		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Phase: rotator.Done})
+		r.expect("an event of what is not served", map[string]string{rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
+	})
+}
