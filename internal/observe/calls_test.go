@@ -113,12 +113,18 @@ func TestSteps(t *testing.T) {
 		}
 		r.expect("a rotation", map[string]string{step("adopt", "done"): "1", step("stage", "done"): "1", step("push", "done"): "1", step("push", "failed"): "2", step("commit", "done"): "1",
 			step("rollback", "done"): "0", step("retire", "done"): "0", step("claim", "failed"): "0", step("hasten", "done"): "0", step("reassert", "done"): "0"})
-		r.w.change(func() { r.w.storeErr = errAway })
-		time.Sleep(time.Hour)
-		text := r.scrape(t)
-		if !strings.Contains(text, step("observe", "failed")+" ") || strings.Contains(text, step("observe", "failed")+" 0\n") {
-			t.Error("a store that is away fails no step")
+		count := func() string { return r.value(`tiwkeyd_store_requests_total{operation="write",result="failed"}`) }
+		// One write fails, and then reads do: each counts once.
+		r.w.change(func() { r.w.writeErr = errAway })
+		r.engine.Ask(rotator.BySignal, one)
+		time.Sleep(time.Second)
+		if n := count(); n != "1" {
+			t.Fatalf("%s writes failed", n)
 		}
+		r.expect("a write that failed", map[string]string{step("stage", "failed"): "1", step("observe", "failed"): "0"})
+		r.w.change(func() { r.w.storeErr, r.w.writeErr = errAway, nil })
+		time.Sleep(time.Hour)
+		r.expect("reads that failed", map[string]string{step("stage", "failed"): "1", step("observe", "failed"): r.value(asked("read", "failed"))})
 	})
 }
 

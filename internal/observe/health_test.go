@@ -115,6 +115,9 @@ func TestOverdue(t *testing.T) {
 		// A day after the rotation the next one is due.
 		w.change(refuse)
 		at := r.w.keyring(one).RotatedAt
+		if other := r.w.keyring(two).RotatedAt; other.Before(at) {
+			at = other
+		}
 		time.Sleep(time.Until(at.Add(24*time.Hour + 76*time.Minute)))
 		r.expect("the next one", map[string]string{"tiwkeyd_targets_overdue": "0"})
 	})

@@ -43,6 +43,7 @@ type memory struct {
 	since     time.Time // when this process began to look after it
 	lastError time.Time // zero: there was none
 	reason    string    // of the rotation whose end was begun
+	told      bool      // the last event told of a failed step
 }
 
 // New gives a Monitor that watches nothing yet.
@@ -99,7 +100,11 @@ func (m *Monitor) Event(ev rotator.Event) {
 	case ev.Phase == rotator.Error:
 		of.lastError = ev.Time
 	}
-	m.counts.step(ev)
+	// A step that the store failed is told of once more, with when it is tried again.
+	if twice := of.told && ev.Phase == rotator.Error && !ev.Until.IsZero(); !twice {
+		m.counts.step(ev)
+	}
+	of.told = ev.Phase == rotator.Error && ev.Until.IsZero()
 	if ev.Phase == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
 		m.counts.rotation(ev, of.reason)
 	}

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -39,6 +40,7 @@ type world struct {
 	rings    map[rotator.Target]rotator.Snapshot
 	inForce  map[rotator.Target]rotator.Key
 	storeErr error // while it is there
+	writeErr error // the same, of writes alone
 	setErrs  []error
 	block    chan struct{} // reads wait for its end, whatever their context says
 }
@@ -70,8 +72,8 @@ func (w *world) Write(_ context.Context, t rotator.Target, k *rotator.Keyring, v
 	time.Sleep(storeTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.storeErr != nil {
-		return 0, w.storeErr
+	if err := cmp.Or(w.storeErr, w.writeErr); err != nil {
+		return 0, err
 	}
 	if w.rings[t].Version != version {
 		return 0, rotator.ErrConflict
@@ -180,8 +182,8 @@ func (m *Monitor) scrape(t *testing.T) string {
 	return b.String()
 }
 
-// expect compares series with their values; "" is no such series.
-func (r *rig) expect(when string, want map[string]string) {
+// values are all series with their values.
+func (r *rig) values() map[string]string {
 	r.t.Helper()
 	got := map[string]string{}
 	for line := range strings.Lines(r.scrape(r.t)) {
@@ -189,6 +191,15 @@ func (r *rig) expect(when string, want map[string]string) {
 			got[line[:i]] = strings.TrimSpace(line[i:])
 		}
 	}
+	return got
+}
+
+func (r *rig) value(series string) string { r.t.Helper(); return r.values()[series] }
+
+// expect compares series with their values; "" is no such series.
+func (r *rig) expect(when string, want map[string]string) {
+	r.t.Helper()
+	got := r.values()
 	for series, value := range want {
 		a, errA := strconv.ParseFloat(got[series], 64)
 		b, errB := strconv.ParseFloat(value, 64)
