@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,9 +29,11 @@ type program struct {
 	stdout, stderr io.Writer
 	envFile        *config.EnvFile
 
-	// What only tests set: other timing than Tencent's, and an ear for the engine's events.
+	// What only tests set: other timing than Tencent's, an ear for the engine's events, and when
+	// a visit counts as stuck.
 	adjust func(*rotator.Policy)
 	events func(rotator.Event)
+	stall  time.Duration
 }
 
 // main runs one command and gives the exit status.

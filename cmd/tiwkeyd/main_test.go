@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,8 +24,24 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_AS_TIWKEYD") == "" {
 		os.Exit(m.Run())
 	}
-	p := &program{stdout: os.Stdout, stderr: os.Stderr, adjust: faster, events: signalSelf()}
+	stderr := &listener{heard: make(chan struct{})}
+	p := &program{stdout: os.Stdout, stderr: stderr, adjust: faster, events: signalSelf(stderr)}
+	p.stall, _ = time.ParseDuration(os.Getenv("TEST_STALL"))
 	os.Exit(p.main(os.Args[1:]))
+}
+
+// listener is standard error, and tells when the program says that it is to end.
+type listener struct {
+	once  sync.Once
+	heard chan struct{}
+}
+
+func (l *listener) Write(b []byte) (int, error) {
+	n, err := os.Stderr.Write(b)
+	if bytes.Contains(b, []byte(`"msg":"stopping`)) {
+		l.once.Do(func() { close(l.heard) })
+	}
+	return n, err
 }
 
 const speed = 60
@@ -45,21 +63,28 @@ func faster(p *rotator.Policy) {
 }
 
 // signalSelf reads TEST_SIGNAL_AT, "STEP:PHASE:SIGNAL", and sends the signal the first time.
-func signalSelf() func(rotator.Event) {
+// After TERM the step goes on when the program knows that it is to end; after HANG it never does.
+func signalSelf(stderr *listener) func(rotator.Event) {
 	parts := strings.Split(os.Getenv("TEST_SIGNAL_AT"), ":")
 	if len(parts) != 3 {
 		return nil
 	}
-	sig := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP}[parts[2]]
+	sig := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "TERM": syscall.SIGTERM}[parts[2]]
 	done := false
 	return func(ev rotator.Event) {
 		if string(ev.Step) == parts[0] && string(ev.Phase) == parts[1] && !done {
 			done = true
 			fmt.Fprintf(os.Stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
+			if parts[2] == "HANG" {
+				select {}
+			}
 			// To this very thread, or it could go on until another one has taken the signal.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+			if sig == syscall.SIGTERM {
+				<-stderr.heard
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/rotator"
@@ -27,7 +28,9 @@ type parts struct {
 	tencent  *tencent.Client
 	secrets  tencent.Credentials
 	events   []func(rotator.Event)
-	closers  []func()
+	// tokenExpiry is when the store's token ends; nil: it has none.
+	tokenExpiry func() (time.Time, bool)
+	closers     []func()
 }
 
 // load reads the configuration, and warns of variables that mean nothing.
@@ -77,7 +80,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, lookOnly bool) (*part
 			return nil, &exitError{code: exitUsage, err: err}
 		}
 		ps.closers = append(ps.closers, v.Close)
-		ps.store, ps.vault, read = v, v, v.ReadSecret
+		ps.store, ps.vault, read, ps.tokenExpiry = v, v, v.ReadSecret, v.TokenExpiry
 	}
 	if c.FileStore != "" {
 		f := file.At(c.FileStore)

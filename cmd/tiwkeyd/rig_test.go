@@ -66,7 +66,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r.env = []string{"TEST_AS_TIWKEYD=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TZ=UTC", "TIWKEYD_TARGETS=" + testTarget.String(), "TIWKEYD_STORE=file://" + dir,
-		"TIWKEYD_PROPAGATION=" + propagation.String(), "TIWKEYD_SCHEDULE=@yearly", "TIWKEYD_LOG_LEVEL=debug", "TIWKEYD_GRACE=10m", "TIWKEYD_RECONCILE=1m",
+		"TIWKEYD_PROPAGATION=" + propagation.String(), "TIWKEYD_SCHEDULE=@yearly", "TIWKEYD_LOG_LEVEL=debug", "TIWKEYD_GRACE=10m", "TIWKEYD_RECONCILE=1m", "TIWKEYD_HTTP_ADDR=",
 		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "TENCENTCLOUD_SECRET_ID=" + testID, "TENCENTCLOUD_SECRET_KEY=" + testKey, "GORACE=halt_on_error=1"}
 	t.Cleanup(r.noSecretShows)
 	return r

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -41,27 +42,40 @@ func (p *program) run(ctx context.Context) error {
 	defer signal.Stop(demands)
 
 	ps, err := p.start()
+	if err != nil {
+		return err
+	}
+	w, err := p.watch(ps)
+	if err != nil {
+		ps.close()
+		return err
+	}
+	defer w.close()
 	var asked map[rotator.Target]rotator.Reason
 	for err == nil && ps != nil {
-		ps, asked, err = p.serve(ctx, ps, asked, hangups, demands)
+		ps, asked, err = p.serve(ctx, ps, w, asked, hangups, demands)
 	}
 	return err
 }
 
+var errStuck = errors.New("it was stopped before the step in hand had ended")
+
 // serve runs the engine until ctx ends, or until a reload gives the parts of another
 // configuration. What was asked for and not begun goes on to the next engine.
-func (p *program) serve(ctx context.Context, ps *parts, asked map[rotator.Target]rotator.Reason, hangups, demands <-chan os.Signal) (next *parts, left map[rotator.Target]rotator.Reason, err error) {
+func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rotator.Target]rotator.Reason, hangups, demands <-chan os.Signal) (next *parts, left map[rotator.Target]rotator.Reason, err error) {
 	defer ps.close()
+	w.over(ps)
 	engine, err := ps.engine(false)
 	if err != nil {
 		return nil, nil, err
 	}
+	w.serves(ps, engine)
 	for _, t := range ps.config.Targets {
 		if reason, ok := asked[t]; ok {
 			engine.Ask(reason, t)
 		}
 	}
-	p.announce(ctx, ps)
+	p.announce(ctx, ps, w.server.Addr())
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -70,20 +84,30 @@ func (p *program) serve(ctx context.Context, ps *parts, asked map[rotator.Target
 		defer close(done)
 		engine.Run(running, ps.config.Targets)
 	}()
+	w.systemd.Ready()
 	for {
 		select {
 		case <-ctx.Done():
 			ps.log.Info("stopping: the step in hand is finished first")
-			<-done
+			w.stopping()
+			if !finished(ctx, done, ps.log) {
+				return nil, nil, errStuck
+			}
 			ps.log.Info("stopped")
 			return nil, nil, nil
 		case <-demands:
 			ps.log.Info("rotating all targets now, as SIGUSR1 asked for")
 			engine.Ask(rotator.BySignal, ps.config.Targets...)
 		case <-hangups:
-			if next := p.reload(ps.log); next != nil {
+			w.systemd.Reloading()
+			next, err := p.reload(ps.log, w)
+			w.reloaded(err)
+			if err == nil {
 				stop()
-				<-done
+				if !finished(ctx, done, ps.log) {
+					next.close()
+					return nil, nil, errStuck
+				}
 				return next, engine.Asked(), nil
 			}
 		}
@@ -91,27 +115,30 @@ func (p *program) serve(ctx context.Context, ps *parts, asked map[rotator.Target
 }
 
 // reload makes the parts of the configuration as it is now. If something is wrong with it,
-// the environment is again what it was, and nil says that the old one goes on.
-func (p *program) reload(log *slog.Logger) *parts {
+// the environment is again what it was, and the old one goes on.
+func (p *program) reload(log *slog.Logger, w *watch) (*parts, error) {
 	undo, err := p.envFile.Apply()
 	if err == nil {
 		next, startErr := p.start()
 		if startErr == nil {
-			log.Info("reloaded", "from_env_file", p.envFile.Names())
-			return next
+			if startErr = w.listen(next); startErr == nil {
+				log.Info("reloaded", "from_env_file", p.envFile.Names())
+				return next, nil
+			}
+			next.close()
 		}
 		undo()
 		err = startErr
 	}
 	log.Error("the new configuration is wrong; the old one goes on", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
-	return nil
+	return nil, err
 }
 
 // announceWait bounds the look into the store for the announcement.
 const announceWait = 5 * time.Second
 
 // announce logs one line that says what is going to happen.
-func (p *program) announce(ctx context.Context, ps *parts) {
+func (p *program) announce(ctx context.Context, ps *parts, address string) {
 	var names []string
 	for _, t := range ps.config.Targets {
 		names = append(names, t.String())
@@ -125,7 +152,7 @@ func (p *program) announce(ctx context.Context, ps *parts) {
 		"targets", targets, "count", len(names), "schedule", ps.config.Spec, "next", ps.nextRun(ctx),
 		"propagation", ps.policy.Propagation.String(), "grace", ps.policy.Grace.String(),
 		"store", ps.store.String(), "endpoint", ps.config.Endpoint, "credentials", ps.config.Credentials,
-		"version", builtFrom().Version)
+		"http", address, "version", builtFrom().Version)
 }
 
 // nextRun is when the first rotation is due, as far as the store tells soon.
