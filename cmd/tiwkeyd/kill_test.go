@@ -8,9 +8,8 @@ import (
 	"tiwkeyd/tencent/tiwtest"
 )
 
-// TestKilledAtEveryStep leads the daemon to every place between two steps and kills it there.
-// The next start must go on from what is in the store, and no callback be refused.
-func TestKilledAtEveryStep(t *testing.T) {
+// leads gives for each place between two steps what leads the daemon there.
+func leads() map[string]func(*rig) {
 	service := string(testTarget.Service)
 	nothing := func(*rig) {}
 	plan := func(faults ...tiwtest.Fault) func(*rig) {
@@ -27,7 +26,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		r.rotated()
 		r.server.SetKey(testTarget.SdkAppID, service, oldKey)
 	}
-	lead := map[string]func(*rig){
+	return map[string]func(*rig){
 		"observe:begin": nothing, "observe:done": nothing, "adopt:begin": nothing, "adopt:done": nothing, "stage:begin": nothing, "stage:done": nothing,
 		"push:begin": nothing, "push:done": nothing, "commit:begin": nothing, "commit:done": nothing,
 		"push:error": plan(tiwtest.ApplyThenDrop()), "rollback:begin": plan(tiwtest.Refuse("AuthFailure")), "rollback:done": plan(tiwtest.Refuse("AuthFailure")),
@@ -35,22 +34,56 @@ func TestKilledAtEveryStep(t *testing.T) {
 		"claim:begin":   abandoned, "claim:done": abandoned, "reassert:begin": older, "reassert:done": older,
 		"retire:begin": (*rig).rotated, "retire:done": (*rig).rotated,
 	}
+}
+
+// TestKilledAtEveryStep leads the daemon to every place between two steps and kills it there.
+// The next start must go on from what is in the store, and no callback be refused.
+func TestKilledAtEveryStep(t *testing.T) {
+	atEveryStep(t, "KILL", func(*testing.T, *process, string) {})
+}
+
+// TestTerminatedAtEveryStep has it told to stop there: it finishes the step in hand, no more,
+// and ends by itself within its own limit (after which it would end with another status).
+func TestTerminatedAtEveryStep(t *testing.T) {
+	atEveryStep(t, "TERM", func(t *testing.T, d *process, place string) {
+		step, phase, _ := strings.Cut(place, ":")
+		_, after, _ := strings.Cut(d.String(), "TERM at "+place)
+		if d.code != 0 || !strings.Contains(after, `"msg":"stopped"`) {
+			t.Errorf("it ended with %d:\n%s", d.code, tail(d.String()))
+		}
+		ended := `"msg":"` + step + map[string]string{"begin": ` done"`, "done": ` done"`, "error": ` failed"`}[phase]
+		if step == "observe" && phase != "error" {
+			ended = `"msg":"observe"`
+		}
+		// A step for which the keyring was read too long ago ends with another read.
+		if !strings.Contains(after, ended) && !strings.Contains(after, "the keyring is read again") {
+			t.Errorf("the step in hand was not finished:\n%s", tail(d.String()))
+		}
+		if n := strings.Count(after, ` begins"`); (phase == "begin") != (n == 1) || n > 1 {
+			t.Errorf("%d steps were begun after it:\n%s", n, after)
+		}
+	})
+}
+
+func atEveryStep(t *testing.T, signal string, check func(t *testing.T, d *process, place string)) {
+	lead := leads()
 	for _, point := range killPoints() {
 		place := strings.TrimSuffix(point, ":KILL")
 		t.Run(place, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.server.SetKey(testTarget.SdkAppID, service, oldKey)
+			r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 			r.load(50)
 			lead[place](r)
-			d := r.daemon("TEST_SIGNAL_AT=" + point)
+			d := r.daemon("TEST_SIGNAL_AT=" + place + ":" + signal)
 			if !strings.HasPrefix(place, "re") { // these come by themselves
 				d.signal(syscall.SIGUSR1)
 			}
 			<-d.done
-			if !strings.Contains(d.String(), "KILL at "+place) {
+			if !strings.Contains(d.String(), signal+" at "+place) {
 				t.Fatalf("it ended with %d somewhere else:\n%s", d.code, d)
 			}
+			check(t, d, place)
 			before := r.currentID()
 			again := r.daemon()
 			again.signal(syscall.SIGUSR1)
