@@ -264,7 +264,9 @@ func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
 			ev.Rotation, ev.Reason, ev.Started = k.Rotation.ID, k.Rotation.Reason, k.Rotation.StartedAt
 		}
 		ev.Key = k.CallbackKey()
-		if p := k.Pending(); p != nil && a.Step != StepReassert {
+		p := k.Pending()
+		ev.InHand = p != nil
+		if p != nil && a.Step != StepReassert {
 			ev.Key = p.Key
 		}
 	}

@@ -23,6 +23,7 @@ type Event struct {
 	Rotation string
 	Reason   Reason
 	Started  time.Time // when the rotation was begun
+	InHand   bool      // the rotation is under way; else it is the last one, which failed
 	Until    time.Time // of Idle
 	Err      error     // of Error
 }

@@ -8,16 +8,18 @@ import (
 
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/sdnotify"
+	"tiwkeyd/internal/tracing"
 	"tiwkeyd/rotator"
 )
 
 // watch is what looks on while the daemon runs, from one configuration to the next: metrics,
-// health, and what systemd is told.
+// health, traces, and what systemd is told.
 type watch struct {
 	monitor *observe.Monitor
 	server  *observe.Server
 	systemd *sdnotify.Notifier
 	stall   time.Duration
+	version string
 
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -27,7 +29,7 @@ type watch struct {
 func (p *program) watch(ps *parts) (*watch, error) {
 	built := builtFrom()
 	m := observe.New(observe.Build{Version: built.Version, Revision: built.Revision, Go: built.Go})
-	w := &watch{monitor: m, server: &observe.Server{Handler: m.Handler()}, stall: p.stall,
+	w := &watch{monitor: m, server: &observe.Server{Handler: m.Handler()}, stall: p.stall, version: built.Version,
 		systemd: &sdnotify.Notifier{Status: m.Status, Alive: m.Alive, Log: ps.log}}
 	if err := w.listen(ps); err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
@@ -46,6 +48,14 @@ func (w *watch) listen(ps *parts) error { return w.server.Listen(ps.config.HTTPA
 func (w *watch) over(ps *parts) {
 	ps.store, ps.api = w.monitor.Store(ps.store), w.monitor.API(ps.api)
 	ps.events = append(ps.events, w.monitor.Event)
+	traces, err := tracing.Start(context.Background(), w.version, ps.log)
+	if err != nil {
+		ps.log.Error("there are no traces", "error", err.Error())
+	}
+	if traces != nil {
+		ps.events = append(ps.events, traces.Event)
+		ps.closers = append(ps.closers, traces.Close)
+	}
 }
 
 // serves says which engine it is now.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -73,6 +74,15 @@ func (k *checker) address(name, v string) string {
 		return ""
 	}
 	return v
+}
+
+// collector checks where traces go. The library would send them elsewhere if it could not
+// read it. It is not quoted: there may be a password in it.
+func (k *checker) collector(name, v string) {
+	u, err := url.Parse(v)
+	if v != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil) {
+		k.fail(name, "it is not a URL of the form http://HOST:4318")
+	}
 }
 
 // folder checks a path in Vault.

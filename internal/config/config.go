@@ -150,6 +150,9 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
 	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+		k.collector(name, env(name))
+	}
 	r.checkStore(k, c)
 	r.checkLog(k, c)
 	return c
