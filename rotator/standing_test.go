@@ -14,7 +14,14 @@ func TestStandings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(2)
 		m.adoptedKey(ts[0], "CANARY-first")
-		e, _ := engineOn(t, m, "me", nil, nil)
+		var e *Engine
+		e, _ = engineOn(t, m, "me", nil, func(ev Event) {
+			for _, s := range e.Standings() {
+				if s.Drift {
+					t.Errorf("drift at %s: %+v", ev.Step, s)
+				}
+			}
+		})
 		stop := running(e, ts)
 		time.Sleep(time.Minute)
 		by := func() map[Target]Standing {
@@ -37,7 +44,7 @@ func TestStandings(t *testing.T) {
 		if s.PendingID != k.Pending().Key.ID() || s.Rotation != k.Rotation.ID || s.Reason != BySignal || !s.Ours || !s.LeaseUntil.Equal(k.Rotation.LeaseUntil) || s.ReadyAt.Before(k.Pending().PushAfter) {
 			t.Errorf("in hand: %+v", s)
 		}
-		// The pending key in force, as after a push, is no drift; a foreign one is.
+		// The pending key in force, as after a push, is no drift.
 		m.change(func() { m.inForce[ts[0]] = k.Pending().Key })
 		time.Sleep(tablePolicy.Reconcile + tablePolicy.Propagation)
 		if s = by()[ts[0]]; s.Drift || s.KeyID != k.Pending().Key.ID() {
@@ -128,6 +135,30 @@ func TestSlowIsNotStalled(t *testing.T) {
 			t.Errorf("stalled for %s, the limit is %s", worst, e.StallLimit())
 		}
 		stop()
+	})
+}
+
+// TestLongVisit: a visit may take as long as it needs if it gets on.
+func TestLongVisit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, ts := newMemory(), targets(1)
+		var e *Engine
+		var worst, took time.Duration
+		began := time.Now()
+		e, _ = engineOn(t, m, "me", nil, func(ev Event) {
+			time.Sleep(time.Minute)
+			_, d := e.Stalled()
+			worst = max(worst, d)
+			if ev.Step == StepStage && ev.Phase == Done {
+				took = time.Since(began)
+			}
+		})
+		stop := running(e, ts)
+		time.Sleep(20 * time.Minute)
+		stop()
+		if worst >= 2*time.Minute || took <= e.StallLimit() {
+			t.Errorf("stalled for %s in a visit of %s", worst, took)
+		}
 	})
 }
 

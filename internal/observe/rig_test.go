@@ -42,6 +42,7 @@ type world struct {
 	storeErr error // while it is there
 	writeErr error // the same, of writes alone
 	setErrs  []error
+	lookErr  error         // of each look, while it is there
 	block    chan struct{} // reads wait for its end, whatever their context says
 }
 
@@ -106,7 +107,7 @@ func (w *world) KeyInForce(_ context.Context, t rotator.Target) (rotator.Key, er
 	time.Sleep(apiTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return rotator.NewKey("", w.inForce[t].Reveal()), nil
+	return rotator.NewKey("", w.inForce[t].Reveal()), w.lookErr
 }
 
 // change alters the world while an engine runs in it.

@@ -118,6 +118,9 @@ func TestUnadopted(t *testing.T) {
 		defer stop()
 		time.Sleep(time.Minute)
 		r.expect("the store is away", map[string]string{of(one, "target_phase", "phase", "unread"): "1"})
+		if age, err := strconv.ParseFloat(r.value(of(one, "target_visit_age_seconds")), 64); err != nil || age > 40 {
+			t.Errorf("a visit that failed is none: %v, %v", age, err)
+		}
 		r.w.change(func() { r.w.storeErr = nil })
 		for phase := ""; phase != phaseUnadopted; { // between the read and the adoption
 			time.Sleep(time.Millisecond)
@@ -141,7 +144,10 @@ func TestDrift(t *testing.T) {
 		r.w.change(func() { r.w.inForce[one] = rotator.NewKey("", "CANARY-foreign") })
 		time.Sleep(time.Hour)
 		r.expect("a foreign key", map[string]string{of(one, "target_drift"): "1", of(two, "target_drift"): "0"})
-		r.w.change(func() { r.w.inForce[one] = rotator.Key{} })
+		r.w.change(func() { r.w.lookErr = answered(rotator.Doubtful, "InternalError") })
+		time.Sleep(time.Hour)
+		r.expect("Tencent does not tell any more", map[string]string{of(one, "target_drift"): "1", of(two, "target_drift"): "0"})
+		r.w.change(func() { r.w.lookErr, r.w.inForce[one] = nil, rotator.Key{} })
 		time.Sleep(time.Hour)
 		r.expect("none", map[string]string{of(one, "target_drift"): "1"})
 		r.w.change(func() { r.w.inForce[one] = ours })
@@ -198,6 +204,6 @@ func TestReload(t *testing.T) {
 			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1"})
 		// Its old engine's last words change nothing.
 		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Phase: rotator.Done})
-		r.expect("an event of what is not served", map[string]string{rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
+		r.expect("an event of what is not served", map[string]string{`tiwkeyd_steps_total{result="done",step="commit"}`: "2", rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
 	})
 }
