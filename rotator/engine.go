@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -100,7 +99,7 @@ type track struct {
 	purge                            int64 // versions below are still to be destroyed
 	warned                           string
 
-	standing atomic.Pointer[Standing] // as it was last made known; nil: not yet
+	standing *Standing // as it was last made known; nil: not yet; written under Engine.mu
 }
 
 func (e *Engine) track(t Target) *track {

@@ -32,17 +32,18 @@ type Standing struct {
 // longer than it takes to list the targets.
 func (e *Engine) Standings() []Standing {
 	e.mu.Lock()
-	tracks := make([]*track, 0, len(e.tracks))
+	known := make([]*Standing, 0, len(e.tracks))
 	for _, tr := range e.tracks {
-		tracks = append(tracks, tr)
+		s := tr.standing
+		if s == nil {
+			s = &Standing{Target: tr.target}
+		}
+		known = append(known, s)
 	}
 	e.mu.Unlock()
-	all := make([]Standing, len(tracks))
-	for i, tr := range tracks {
-		all[i].Target = tr.target
-		if s := tr.standing.Load(); s != nil {
-			all[i] = *s
-		}
+	all := make([]Standing, len(known))
+	for i, s := range known {
+		all[i] = *s // which is never changed
 	}
 	return all
 }
@@ -50,14 +51,14 @@ func (e *Engine) Standings() []Standing {
 // publish makes known how the target stands. Only its visit calls it.
 func (e *Engine) publish(tr *track) {
 	now := e.clock.Now()
-	s := &Standing{Target: tr.target, At: now, Read: !tr.snapAt.IsZero()}
-	if last := tr.standing.Load(); last != nil {
+	s := &Standing{Target: tr.target, At: now, Read: !tr.latest.IsZero()}
+	if last := tr.standing; last != nil {
 		s.Drift = last.Drift // until Tencent tells otherwise
 	}
 	k := tr.snap.Keyring
 	if k == nil {
 		s.Drift = false
-		tr.standing.Store(s)
+		e.show(tr, s)
 		return
 	}
 	s.Adopted, s.RotatedAt = true, k.RotatedAt
@@ -75,5 +76,11 @@ func (e *Engine) publish(tr *track) {
 	if tr.obs.Sight == Seen {
 		s.Drift = !tr.obs.Key.Equal(k.CallbackKey()) && (pend == nil || !tr.obs.Key.Equal(pend.Key))
 	}
-	tr.standing.Store(s)
+	e.show(tr, s)
+}
+
+func (e *Engine) show(tr *track, s *Standing) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr.standing = s
 }
