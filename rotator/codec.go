@@ -51,6 +51,13 @@ func (k *Keyring) Encode() ([]byte, error) {
 		o.put("rotation", k.Rotation.object())
 	}
 	o.putTime("rotated_at", k.RotatedAt)
+	if len(k.History) > 0 {
+		past := []object{}
+		for i := range k.History {
+			past = append(past, k.History[i].object())
+		}
+		o.put("history", past)
+	}
 	return json.Marshal(o)
 }
 
@@ -119,6 +126,12 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 	var rotation json.RawMessage
 	if d.may(o, "rotation", &rotation); rotation != nil {
 		k.Rotation = d.rotation(rotation)
+	}
+	var history []json.RawMessage
+	d.may(o, "history", &history)
+	for i, raw := range history {
+		name := fmt.Sprintf("history[%d]", i)
+		k.History = append(k.History, d.past(name, d.object(name, raw)))
 	}
 	// Derived from keys: read only to see that they have the right type.
 	var derived struct {

@@ -11,6 +11,7 @@ import (
 var codecTarget = Target{1400000001, WhiteboardPush}
 
 const golden = `{"accept":["CANARYcur","CANARYpend","CANARYprev"],"callback_key":"CANARYcur",` +
+	`"history":[{"overlap":86400,"started_at":"2025-12-31T23:54:00Z","took":360},{"by":"x","code":"InternalError","overlap":600,"started_at":"2026-01-01T03:00:00Z","took":3600}],` +
 	`"keys":[{"activated_at":"2026-01-01T00:00:00Z","created_at":"2026-01-01T00:00:00Z","id":"c","state":"current","value":"CANARYcur"},` +
 	`{"accept_until":"2026-01-03T00:00:00Z","id":"v","note":{"kept":1},"state":"previous","value":"CANARYprev"},` +
 	`{"id":"p","push_after":"2026-01-02T00:06:00.5Z","state":"pending","value":"CANARYpend"}],"newer":[1,{"a":2}],` +
@@ -93,6 +94,10 @@ func TestStrictDecoding(t *testing.T) {
 		"pending alone":    {sub(`"rotation":{`, `"other":{`), "no rotation"},
 		"attempts":         {sub(`"attempts":2`, `"attempts":"2"`), `"attempts" is not`},
 		"accept":           {sub(`"accept":[`, `"accept":[1,`), `"accept" is not a list`},
+		"history":          {sub(`"history":[`, `"history":[7,`), `history[0] is not a JSON object`},
+		"history's time":   {sub(`"started_at":"2025-12-31T23:54:00Z",`, ``), `"started_at" is missing`},
+		"history's span":   {sub(`"took":360}`, `"took":-1}`), `"took" of history[0] is not a span`},
+		"history's long":   {sub(`"overlap":600`, `"overlap":9000000000000000000`), `"overlap" of history[1] is not a span`},
 		"unsigned":         {sub(`"schema":1`, `"schema":1,"accept_unsigned":"yes"`), `"accept_unsigned" is not a boolean`},
 		"no key at all":    {`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":[]}`, "no key"},
 		"too deep":         {sub(`"schema":1`, `"schema":1,"d":`+strings.Repeat("[", 40)+strings.Repeat("]", 40)), "too deeply"},

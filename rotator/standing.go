@@ -24,6 +24,9 @@ type Standing struct {
 	Ours       bool // this replica carries it out
 	LeaseUntil time.Time
 	RetryAt    time.Time
+	LastError  *Failure // of that rotation; nil: none so far; not to be changed
+	History    []Past   // the rotations that ended of late, the newest last; not to be changed
+	Previous   int      // how many keys are accepted beside the current and the pending one
 
 	Drift bool // when Tencent last told, a key was in force that is neither current nor pending
 }
@@ -61,7 +64,12 @@ func (e *Engine) publish(tr *track) {
 		e.show(tr, s)
 		return
 	}
-	s.Adopted, s.RotatedAt = true, k.RotatedAt
+	s.Adopted, s.RotatedAt, s.History = true, k.RotatedAt, k.History
+	for i := range k.Keys {
+		if k.Keys[i].State == Previous {
+			s.Previous++
+		}
+	}
 	s.Due = e.due(tr.target, tr.snap.rotatedAt(now, &e.policy))
 	if cur := k.Current(); cur != nil {
 		s.KeyID, s.KeyCreated = cur.Key.ID(), cur.CreatedAt
@@ -69,6 +77,7 @@ func (e *Engine) publish(tr *track) {
 	pend := k.Pending()
 	if r := k.Rotation; r != nil {
 		s.Rotation, s.Reason, s.Ours, s.LeaseUntil, s.RetryAt = r.ID, r.Reason, r.Owner == e.policy.Owner, r.LeaseUntil, r.RetryAt
+		s.LastError = r.LastError
 	}
 	if pend != nil {
 		s.PendingID, s.ReadyAt = pend.Key.ID(), readyAt(k, pend, tr.obs, now, &e.policy)

@@ -47,7 +47,7 @@ func TestStandings(t *testing.T) {
 		// The pending key in force, as after a push, is no drift.
 		m.change(func() { m.inForce[ts[0]] = k.Pending().Key })
 		time.Sleep(tablePolicy.Reconcile + tablePolicy.Propagation)
-		if s = by()[ts[0]]; s.Drift || s.KeyID != k.Pending().Key.ID() {
+		if s = by()[ts[0]]; s.Drift || s.KeyID != k.Pending().Key.ID() || len(s.History) != 1 || s.History[0].Code != "" || s.Previous != 1 || s.LastError != nil {
 			t.Errorf("done: %+v", s)
 		}
 		stop()

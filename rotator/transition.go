@@ -21,6 +21,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 	n := k.Clone()
 	n.AcceptUnsigned = false
 	n.RotatedAt = now
+	n.History = remembered(k.History, Past{StartedAt: now, Overlap: p.Grace})
 	n.replaceCurrent(now.Add(p.Grace))
 	if e := n.Lookup(key); e != nil {
 		e.State, e.ActivatedAt, e.AcceptUntil = Current, now, time.Time{}
@@ -96,6 +97,7 @@ func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy)
 func (k *Keyring) committed(now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	revoke := n.Rotation.Reason == ByRevoke
+	past := Past{StartedAt: n.Rotation.StartedAt, Took: now.Sub(n.Rotation.StartedAt), Overlap: p.Grace}
 	n.replaceCurrent(now.Add(p.Grace))
 	e := n.Pending()
 	e.State, e.ActivatedAt = Current, now
@@ -103,8 +105,10 @@ func (k *Keyring) committed(now time.Time, p *Policy) *Keyring {
 	n.Rotation = nil
 	n.AcceptUnsigned = false
 	if revoke {
+		past.Overlap = 0
 		n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool { return e.State == Previous })
 	}
+	n.History = remembered(k.History, past)
 	return n
 }
 
@@ -119,6 +123,7 @@ func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyr
 	r.LastError = &f
 	r.RetryAt = retryAt
 	r.Owner, r.LeaseUntil = "", time.Time{}
+	n.History = remembered(k.History, Past{StartedAt: r.StartedAt, Took: now.Sub(r.StartedAt), Overlap: p.Timing.RollbackKeep, Code: f.Code})
 	return n
 }
 
