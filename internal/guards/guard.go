@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/printer"
@@ -65,19 +66,28 @@ func (f *finder) visit(n ast.Node) bool {
 	case *ast.CallExpr:
 		name := f.text(x.Fun)
 		switch {
-		case slices.Contains([]string{"later", "earlier", "sooner", "max", "min"}, name) && len(x.Args) == 2:
-			f.replace(x, f.text(x.Args[0]))
-			f.replace(x, f.text(x.Args[1]))
+		case slices.Contains([]string{"later", "earlier", "sooner"}, name):
+			f.choice(x, "time.Time")
+		case slices.Contains([]string{"max", "min"}, name):
+			f.choice(x, "time.Duration")
 		case strings.HasSuffix(name, ".plausible"):
-			f.replace(x, f.text(x.Args[0]))
+			f.replace(x, f.text(x.Args[0]), f.text(x.Args[0]))
 		}
 	}
 	return true
 }
 
+// choice takes either of two values without a look at the other, which is still named.
+func (f *finder) choice(c *ast.CallExpr, kind string) {
+	a, b := f.text(c.Args[0]), f.text(c.Args[1])
+	for i, chosen := range []string{a, b} {
+		f.replace(c, chosen, fmt.Sprintf("func(v ...%s) %s { return v[%d] }(%s, %s)", kind, kind, i, a, b))
+	}
+}
+
 // never has the condition of a branch not hold, and then each part of it taken away.
 func (f *finder) never(e ast.Expr) {
-	f.replace(e, "false && ("+f.text(e)+")") // which leaves no name unused
+	f.replace(e, "false", "false && ("+f.text(e)+")") // which leaves no name unused
 	f.parts(e)
 }
 
@@ -89,27 +99,23 @@ func (f *finder) parts(e ast.Expr) {
 	case *ast.UnaryExpr:
 		f.parts(x.X)
 	case *ast.BinaryExpr:
-		neutral := map[token.Token]string{token.LAND: "true || ", token.LOR: "false && "}[x.Op]
-		if neutral == "" {
+		neutral := map[token.Token][2]string{token.LAND: {"true", "||"}, token.LOR: {"false", "&&"}}[x.Op]
+		if neutral[0] == "" {
 			return
 		}
 		for _, side := range []ast.Expr{x.X, x.Y} {
-			f.replace(side, neutral+"("+f.text(side)+")")
+			f.replace(side, neutral[0], neutral[0]+neutral[1]+"("+f.text(side)+")")
 			f.parts(side)
 		}
 	}
 }
 
-func (f *finder) replace(e ast.Expr, by string) {
+// replace puts code in e's place, which is the same as what it says.
+func (f *finder) replace(e ast.Expr, says, code string) {
 	from, to := f.set.Position(e.Pos()), f.set.Position(e.End())
-	without := slices.Concat(f.source[:from.Offset], []byte("("+by+")"), f.source[to.Offset:])
-	what := f.text(e)
-	if constant, _, is := strings.Cut(by, " "); is && (constant == "true" || constant == "false") {
-		what += " → " + constant
-	} else {
-		what += " → " + by
-	}
-	f.found = append(f.found, guard{f.path, f.function, strings.Join(strings.Fields(what), " "), from.Line, without})
+	without := slices.Concat(f.source[:from.Offset], []byte("("+code+")"), f.source[to.Offset:])
+	what := strings.Join(strings.Fields(f.text(e)+" → "+says), " ")
+	f.found = append(f.found, guard{f.path, f.function, what, from.Line, without})
 }
 
 func (f *finder) text(n ast.Node) string {

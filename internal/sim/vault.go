@@ -91,8 +91,8 @@ func (s store) Read(context.Context, rotator.Target) (rotator.Snapshot, error) {
 func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, cas int64) (int64, error) {
 	w := s.r.w
 	v := &w.vault
-	if _, err := k.Encode(); err != nil {
-		w.fail("the stored form: a keyring that cannot be written: %v", err)
+	if err := k.Validate(); err != nil { // which is all that a store refuses
+		w.fail("a keyring that cannot be written: %v", err)
 	}
 	w.Mutant.beforeWrite(w, k)
 	s.r.interlude() // held up on its way
