@@ -18,11 +18,22 @@ type Past struct {
 const (
 	historyLength = 62                  // rotations; two a day for a month
 	historySpan   = 30 * 24 * time.Hour // before the newest one
+	longestSpan   = 100 * 366 * 24 * time.Hour
 )
+
+// ended is what is remembered of a rotation. One whose beginning is not written began now.
+func (r *Rotation) ended(now time.Time, overlap time.Duration) Past {
+	p := Past{StartedAt: r.StartedAt, Overlap: overlap}
+	if p.StartedAt.IsZero() {
+		p.StartedAt = now
+	}
+	p.Took = now.Sub(p.StartedAt)
+	return p
+}
 
 // remembered is history with one more rotation. Whoever shares history does not see it change.
 func remembered(history []Past, p Past) []Past {
-	p.StartedAt, p.Took = p.StartedAt.Truncate(time.Second), max(0, p.Took.Truncate(time.Second))
+	p.StartedAt, p.Took = p.StartedAt.Truncate(time.Second), min(max(0, p.Took.Truncate(time.Second)), longestSpan)
 	oldest := p.StartedAt.Add(-historySpan)
 	first := max(0, len(history)+1-historyLength)
 	for first < len(history) && history[first].StartedAt.Before(oldest) {
@@ -51,11 +62,11 @@ func (d *decoder) past(name string, o object) Past {
 	return p
 }
 
-// seconds reads a span of at most a century.
+// seconds reads a span of at most longestSpan.
 func (d *decoder) seconds(o object, of, name string) time.Duration {
 	var n int64
 	d.take(o, name, &n)
-	if n < 0 || n > 100*366*24*3600 {
+	if n < 0 || n > int64(longestSpan/time.Second) {
 		d.fail("%q of %s is not a span of time", name, of)
 		return 0
 	}

@@ -10,6 +10,11 @@ func TestHistory(t *testing.T) {
 	p := tablePolicy
 	k := pending().s.Keyring
 	k.Rotation.StartedAt = minute(-7)
+	since := func(started time.Time) *Keyring {
+		n := k.Clone()
+		n.Rotation.StartedAt = started
+		return n
+	}
 	for name, c := range map[string]struct {
 		n    *Keyring
 		want Past
@@ -17,6 +22,8 @@ func TestHistory(t *testing.T) {
 		"committed":   {k.committed(t0.Add(time.Millisecond), &p), Past{StartedAt: minute(-7), Took: 7 * time.Minute, Overlap: p.Grace}},
 		"rolled back": {k.rolledBack(Failure{Code: "InternalError"}, minute(9), t0, &p), Past{StartedAt: minute(-7), Took: 7 * time.Minute, Overlap: p.Timing.RollbackKeep, Code: "InternalError"}},
 		"adopted":     {settled().s.Keyring.adopted(codecTarget, keyV, "V", t0, &p), Past{StartedAt: t0, Overlap: p.Grace}},
+		"unknown":     {since(time.Time{}).committed(t0, &p), Past{StartedAt: t0, Overlap: p.Grace}},
+		"ages ago":    {since(t0.AddDate(-200, 0, 0)).rolledBack(Failure{Code: "x"}, minute(9), t0, &p), Past{StartedAt: t0.AddDate(-200, 0, 0), Took: longestSpan, Overlap: p.Timing.RollbackKeep, Code: "x"}},
 		"clock back":  {k.committed(minute(-9), &p), Past{StartedAt: minute(-7), Overlap: p.Grace}},
 	} {
 		if len(c.n.History) != 1 || !same(c.n.History[0], c.want) {

@@ -97,7 +97,7 @@ func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy)
 func (k *Keyring) committed(now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	revoke := n.Rotation.Reason == ByRevoke
-	past := Past{StartedAt: n.Rotation.StartedAt, Took: now.Sub(n.Rotation.StartedAt), Overlap: p.Grace}
+	past := n.Rotation.ended(now, p.Grace)
 	n.replaceCurrent(now.Add(p.Grace))
 	e := n.Pending()
 	e.State, e.ActivatedAt = Current, now
@@ -123,7 +123,9 @@ func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyr
 	r.LastError = &f
 	r.RetryAt = retryAt
 	r.Owner, r.LeaseUntil = "", time.Time{}
-	n.History = remembered(k.History, Past{StartedAt: r.StartedAt, Took: now.Sub(r.StartedAt), Overlap: p.Timing.RollbackKeep, Code: f.Code})
+	past := r.ended(now, p.Timing.RollbackKeep)
+	past.Code = f.Code
+	n.History = remembered(k.History, past)
 	return n
 }
 
