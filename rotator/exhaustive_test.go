@@ -107,7 +107,7 @@ func TestExhaustiveFinds(t *testing.T) {
 	}{
 		{"a new key is set as soon as it is written", ordinary(budget{}, func(s *scenario) { s.policy.Propagation = 0 })},
 		{"a rolled-back key is dropped at once", ordinary(budget{all: 2, tencent: 2, pause: 1}, func(s *scenario) { s.policy.Timing.RollbackKeep = 0 })},
-		{"who was paused goes on with what it had in mind", ordinary(budget{pause: 1}, func(s *scenario) { s.policy.Timing.PushDeadline = time.Hour })},
+		{"who was paused goes on with what it had in mind", ordinary(budget{all: 1, tencent: 1, pause: 1}, func(s *scenario) { s.policy.Timing.PushDeadline = time.Hour })},
 		{"a check-and-set always succeeds", ordinary(budget{pause: 1}, func(s *scenario) { s.lawless = true })},
 		{"an old key is dropped before a late request for it must have arrived", ordinary(budget{all: 2, tencent: 1, drift: 1}, func(s *scenario) {
 			s.policy.Grace, s.policy.Timing.RollbackKeep = time.Minute, time.Minute

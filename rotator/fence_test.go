@@ -83,11 +83,80 @@ func TestPushIsFenced(t *testing.T) {
 			"the clock was set back while this was paused":    {now.wall, now.steady - time.Minute},
 			"the machine was suspended, and time stood still": {now.wall.Add(-time.Minute), now.steady},
 		} {
-			if err := e.set(t.Context(), &track{target: target}, keyC, readAt); !errors.Is(err, errStale) || m.setCalls(target) != 0 {
+			if api, err := e.set(t.Context(), &track{target: target}, keyC, readAt); !errors.Is(err, errStale) || api != nil || m.setCalls(target) != 0 || m.rings[target].Keyring != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	})
+}
+
+// deposed is a node of the store that was deposed and does not know it: it tells what was, and can
+// write nothing.
+type deposed struct {
+	*memory
+	was Snapshot
+	err error // what it says to a write
+}
+
+func (d deposed) Read(context.Context, Target) (Snapshot, error) { return d.was, nil }
+
+func (d deposed) Write(context.Context, Target, *Keyring, int64) (int64, error) { return 0, d.err }
+
+// TestOldReadsSetNothing: who is told of an old keyring finds a foreign key in force, or a
+// pending one to be set, and sets neither.
+func TestOldReadsSetNothing(t *testing.T) {
+	for name, was := range map[string]*Keyring{
+		"a current key": settled().s.Keyring,
+		"a pending key": pending().s.Keyring,
+	} {
+		for _, err := range []error{ErrConflict, errAway} {
+			synctest.Test(t, func(t *testing.T) {
+				m, target := newMemory(), targets(1)[0]
+				m.adoptedKey(target, "value") // which the old keyring does not know
+				was := was.Clone()
+				was.Target = target
+				for i := range was.Keys {
+					was.Keys[i].PushAfter = time.Time{}
+				}
+				e, _ := engineOn(t, m, "me", nil, nil)
+				e.store = deposed{m, Snapshot{Keyring: was, Version: 7, Written: time.Now().Add(-time.Hour)}, err}
+				for range 5 {
+					next := e.Visit(t.Context(), target)
+					time.Sleep(time.Until(next))
+				}
+				if m.looks == 0 || m.setCalls(target) != 0 {
+					t.Errorf("%s, %v: looked %d times, and set %d", name, err, m.looks, m.setCalls(target))
+				}
+			})
+		}
+	}
+}
+
+// TestSetIsConfirmed: the write that confirms the keyring changes nothing in it, and takes no longer
+// than a read may before the key is set.
+func TestSetIsConfirmed(t *testing.T) {
+	for name, c := range map[string]struct {
+		k    *Keyring
+		took time.Duration
+		want error
+	}{
+		"pending":  {pending().s.Keyring, 0, nil},
+		"settled":  {settled().s.Keyring, 0, nil},
+		"too slow": {settled().s.Keyring, tablePolicy.Timing.PushDeadline/4 + time.Second, errStale},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.store = &strict{memory: m, t: t, took: []time.Duration{c.took}}
+			api, err := e.set(t.Context(), &track{target: target, snap: Snapshot{Keyring: c.k}}, keyC, e.moment())
+			if api != nil || !errors.Is(err, c.want) || (m.setCalls(target) == 1) != (c.want == nil) {
+				t.Errorf("%s: %v, %v, %d Set calls", name, api, err, m.setCalls(target))
+			}
+			if got := m.rings[target]; got.Version != 1 || describe(got.Keyring) != describe(c.k) {
+				t.Errorf("%s: version %d: %s", name, got.Version, describe(got.Keyring))
+			}
+		})
+	}
 }
 
 // TestLookIsAsOldAsItsRequest has a key's time end while Tencent is asked: that look does not
@@ -115,8 +184,12 @@ func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
 		m.slow = 5 * time.Second
 		e, _ := engineOn(t, m, "me", nil, nil)
 		began := e.moment()
-		tr := &track{target: target, obs: Observation{Sight: Forbidden}}
-		if err := e.set(t.Context(), tr, key, began); err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began.wall) {
+		tr := &track{target: target}
+		if err := e.read(t.Context(), tr); err != nil {
+			t.Fatal(err)
+		}
+		tr.obs.Sight = Forbidden
+		if api, err := e.set(t.Context(), tr, key, began); api != nil || err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began.wall) {
 			t.Errorf("%v, %+v, %s after it was sent", err, tr.obs, tr.obs.At.Sub(began.wall))
 		}
 	})

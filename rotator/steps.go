@@ -184,15 +184,14 @@ func (e *Engine) confirm(ctx context.Context, tr *track) error {
 
 // push sets the pending key.
 func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt moment) error {
-	err := e.set(ctx, tr, key, readAt)
-	if err == nil {
-		tr.set = key
-	}
-	if err == nil || errors.Is(err, errStale) {
+	api, err := e.set(ctx, tr, key, readAt)
+	switch {
+	case err != nil:
 		return err
-	}
-	api := asAPIError(err)
-	if api.Class == Refused {
+	case api == nil:
+		tr.set = key
+		return nil
+	case api.Class == Refused:
 		tr.failure, tr.obs.Refused = failureOf(api, e.clock.Now()), key
 		return api
 	}
@@ -216,18 +215,18 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment
 	if readAt.wall.Before(tr.obs.At) {
 		return errStale
 	}
-	err, t := e.set(ctx, tr, key, readAt), &e.policy.Timing
-	if errors.Is(err, errStale) {
+	api, err := e.set(ctx, tr, key, readAt)
+	t := &e.policy.Timing
+	switch {
+	case err != nil:
 		return err
-	}
-	if err == nil {
-		if tr.obs.Sight != Seen { // until it is seen in force, it may have been in vain
-			tr.pushFails++
-			tr.obs.NextPush = e.now(tr).Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
-		}
+	case api == nil && tr.obs.Sight == Seen:
+		return nil
+	case api == nil: // until it is seen in force, it may have been in vain
+		tr.pushFails++
+		tr.obs.NextPush = e.now(tr).Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
 		return nil
 	}
-	api := asAPIError(err)
 	pause := e.delay(tr.pushFails, t.RetryMin, t.RetryMax)
 	if api.Class == Refused {
 		pause = e.delay(tr.pushFails, t.RefusedMin, t.RefusedMax)
@@ -236,31 +235,45 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment
 	return api
 }
 
-// set sends key, which the keyring had at readAt, within the push deadline. What was known
-// of Tencent's side is void after it, unless the answer itself has to serve as the proof.
-func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) error {
-	now := e.moment()
-	at, age := now.wall, readAt.since(now)
-	if age > e.policy.Timing.PushDeadline/4 || at.Before(readAt.wall) {
-		return errStale
+// set sends key, which the keyring had at readAt, within the push deadline, once the store took the
+// same keyring again. For a read proves nothing: a node of the store that was deposed and does not
+// know it tells what was, for any length of time, and a key that was retired since would be set.
+// It can write nothing, though. What was known of Tencent's side is void after it, unless the
+// answer itself has to serve as the proof. err is the store's, or errStale; then nothing was sent.
+func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) (api *APIError, err error) {
+	if e.tooOld(readAt, e.moment()) {
+		return nil, errStale
 	}
-	ctx, cancel := e.within(ctx, now, e.policy.Timing.PushDeadline-age)
+	confirmed := e.moment()
+	if err := e.write(ctx, tr, tr.snap.Keyring); err != nil {
+		return nil, err
+	}
+	now := e.moment()
+	if e.tooOld(confirmed, now) {
+		return nil, errStale
+	}
+	ctx, cancel := e.within(ctx, now, e.policy.Timing.PushDeadline-confirmed.since(now))
 	defer cancel()
 	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
-	_, err := e.api.SetKey(ctx, tr.target, key)
-	if err == nil {
-		tr.forget()
-		if blind {
-			tr.pushFails = 0
-			tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, at
+	if _, err := e.api.SetKey(ctx, tr.target, key); err != nil {
+		tr.pushFails++
+		api = asAPIError(err)
+		if api.Class == Doubtful {
+			tr.forget()
 		}
-		return nil
+		return api, nil
 	}
-	tr.pushFails++
-	if asAPIError(err).Class == Doubtful {
-		tr.forget()
+	tr.forget()
+	if blind {
+		tr.pushFails = 0
+		tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, now.wall
 	}
-	return err
+	return nil, nil
+}
+
+// tooOld reports whether what the store told at a moment is too old to have a key set by now.
+func (e *Engine) tooOld(told, now moment) bool {
+	return told.since(now) > e.policy.Timing.PushDeadline/4 || now.wall.Before(told.wall)
 }
 
 // rollbackCause is what the keyring tells of why a pending key was given up.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -24,13 +25,14 @@ const (
 	SkipAdoption      Mutant = "skip-adoption"       // the key in force before the first start is not taken over
 	LeaseForSafety    Mutant = "lease-for-safety"    // writes are not check-and-set: the lease is to keep others away
 	CommitBlind       Mutant = "commit-blind"        // a set that was not refused is taken to be in force
+	BelieveReads      Mutant = "believe-reads"       // a key is set without the store's confirming what was read
 	OneClock          Mutant = "one-clock"           // there is no clock but the one that can be set wrong
 )
 
 // Mutants lists them all.
 func Mutants() []Mutant {
 	return []Mutant{PushBeforeStage, DropRolledBack, NoPropagationWait, RetireBlind, TrustLostCAS, InternalIsRefused, NoPushDeadline,
-		ShortGrace, SkipAdoption, LeaseForSafety, CommitBlind, OneClock}
+		ShortGrace, SkipAdoption, LeaseForSafety, CommitBlind, BelieveReads, OneClock}
 }
 
 // policy is what the engines are told; receivers and Tencent are as they are.
@@ -56,6 +58,12 @@ func (m Mutant) beforeWrite(w *World, k *rotator.Keyring) {
 		w.say("the mutant sets %s before it is written", p.Key)
 		w.apply(p.Key)
 	}
+}
+
+// confirms reports whether a write is one that changes no key, and is taken to be done without the
+// store's having done it.
+func (m Mutant) confirms(read *rotator.Snapshot, k *rotator.Keyring) bool {
+	return m == BelieveReads && read != nil && read.Keyring != nil && fmt.Sprint(k.Keys) == fmt.Sprint(read.Keyring.Keys)
 }
 
 // onConflict is called when a write's check-and-set has failed.

@@ -18,10 +18,11 @@ type replica struct {
 	engine *rotator.Engine
 	next   time.Time
 	busy   bool
-	skew   time.Duration // of its clock, within what replicas may disagree by
-	jump   time.Duration // and what it is wrong by for a while
-	still  bool          // it is paused with all its clocks, and nobody sets them
-	stood  time.Duration // for how long its steady clock stood still
+	skew   time.Duration     // of its clock, within what replicas may disagree by
+	jump   time.Duration     // and what it is wrong by for a while
+	still  bool              // it is paused with all its clocks, and nobody sets them
+	stood  time.Duration     // for how long its steady clock stood still
+	node   *rotator.Snapshot // what its node of Vault tells, if that is no longer the leader
 }
 
 // crash is what a killed replica panics with.

@@ -134,7 +134,7 @@ func hunt(m Mutant) (o Options, events int, found bool) {
 
 // TestShrink: of what goes wrong in a world most has nothing to do with the violation.
 func TestShrink(t *testing.T) {
-	o, _, found := hunt(LeaseForSafety)
+	o, _, found := hunt(OneClock)
 	if !found {
 		t.Fatal("there is nothing to make small")
 	}

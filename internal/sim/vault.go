@@ -78,14 +78,29 @@ func (s store) Read(context.Context, rotator.Target) (rotator.Snapshot, error) {
 	if v.down || w.mishap(60) {
 		return rotator.Snapshot{}, errAway
 	}
-	back := 0
-	if len(v.versions) > 1 && w.now.Sub(v.versions[len(v.versions)-1].from) < 20*time.Second && w.mishap(40) {
-		back = 1 // a node that does not know the newest version yet
-		w.say("%s reads an old version", s.r.name)
+	snap := v.snapshot(0)
+	if d := s.r.deposed(); d != nil {
+		snap = *d
+		w.say("%s reads version %d", s.r.name, snap.Version)
 	}
-	snap := v.snapshot(back)
 	s.r.interlude() // the answer takes its time
 	return snap, nil
+}
+
+// deposed is what the replica's node of Vault tells if it was deposed and does not know: what was
+// there then, for as long as it takes, while it can write nothing.
+func (r *replica) deposed() *rotator.Snapshot {
+	w := r.w
+	switch {
+	case r.node == nil && w.mishap(400):
+		s := w.vault.snapshot(0)
+		r.node = &s
+		w.say("%s's node of Vault is deposed, and does not know it", r.name)
+	case r.node != nil && (w.calm || w.draw(30) == 0):
+		r.node = nil
+		w.say("%s's node of Vault is well again", r.name)
+	}
+	return r.node
 }
 
 func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, cas int64) (int64, error) {
@@ -96,7 +111,10 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 	}
 	w.Mutant.beforeWrite(w, k)
 	s.r.interlude() // held up on its way
-	if v.down || w.mishap(40) {
+	if w.Mutant.confirms(s.r.node, k) {
+		return cas + 1, nil
+	}
+	if v.down || s.r.node != nil || w.mishap(40) {
 		return 0, errAway
 	}
 	if current := v.snapshot(0).Version; current != cas {
