@@ -97,6 +97,54 @@ func never(Keys) bool { return false }
 
 var errAway = errors.New("the place is away")
 
+// TestCacheReadsOlderVersions: what is read and older than before takes no key away, for an hour.
+func TestCacheReadsOlderVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		p := newPlace()
+		put := func(version int64, unsigned bool, values ...string) {
+			p.put(testTarget, values...)
+			p.change(func() {
+				k := p.keys[testTarget]
+				k.Version, k.AcceptUnsigned = version, unsigned
+				p.keys[testTarget] = k
+			})
+		}
+		put(5, false, "a", "b")
+		c := NewCache(t.Context(), p, CacheOptions{Log: slog.New(slog.NewTextHandler(&log, nil))}, testTarget)
+		defer c.Close()
+		for _, step := range []struct {
+			version  int64
+			unsigned bool
+			values   []string
+			pass     time.Duration
+			want     string
+		}{
+			{5, false, []string{"a", "b"}, 10 * time.Second, "id-a id-b"},
+			{3, true, []string{"b", "c"}, 10 * time.Second, "id-a id-b id-c"},
+			{4, true, []string{"d"}, 10 * time.Second, "id-a id-b id-d"},
+			{5, false, []string{"a", "b"}, 10 * time.Second, "id-a id-b"},
+			{4, true, []string{"d"}, 50 * time.Minute, "id-a id-b id-d"},
+			{6, false, []string{"e"}, 10 * time.Second, "id-e"},
+			{2, false, []string{"f"}, newestKept - time.Minute, "id-e id-f"},
+			{2, false, []string{"f"}, 2 * time.Minute, "id-f"},
+			{3, false, []string{"g"}, 10 * time.Second, "id-g"},
+		} {
+			put(step.version, step.unsigned, step.values...)
+			time.Sleep(step.pass)
+			synctest.Wait()
+			k, _ := c.Keys(testApp)
+			if got := held(c); got != step.want || k.AcceptUnsigned {
+				t.Errorf("version %d: %s are held, not %s; unsigned %t", step.version, got, step.want, k.AcceptUnsigned)
+			}
+		}
+		c.Close()
+		if n := strings.Count(log.String(), "an older version was read"); n != 4 {
+			t.Errorf("told %d times:\n%s", n, log.String())
+		}
+	})
+}
+
 // TestCachePace: one reading a second, the second one early by chance, and no more of them
 // whatever asks for some.
 func TestCachePace(t *testing.T) {

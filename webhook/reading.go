@@ -27,6 +27,9 @@ const (
 	// being begun while callbacks wait for it; a store that is always slow is given longer.
 	leastPatience = 2 * time.Second
 	mostPatience  = 8 * time.Second
+
+	// newestKept is for how long the newest version that was read stays accepted beside older ones.
+	newestKept = time.Hour
 )
 
 // ring is one target's keys.
@@ -40,7 +43,27 @@ type ring struct {
 	answered int // the last of them that told what there is
 	keys     Keys
 	readAt   time.Time // when the reading that gave keys began; zero: never
-	err      error     // of the last reading
+	newest   Keys      // the newest version that was read
+	newestAt time.Time
+	err      error // of the last reading
+}
+
+// accepted is what is to be accepted after a reading. If it gave an older version than one before,
+// either a node of the store was deposed and does not know it, or an older store was put back.
+// Then a key of either version may be the one in force.
+func (r *ring) accepted(read Keys, began time.Time) Keys {
+	if read.Version >= r.newest.Version || began.Sub(r.newestAt) > newestKept {
+		r.newest, r.newestAt = read, began
+		return read
+	}
+	both := r.newest
+	both.Accept = slices.Clone(both.Accept)
+	for _, k := range read.Accept {
+		if !slices.ContainsFunc(both.Accept, k.Equal) {
+			both.Accept = append(both.Accept, k)
+		}
+	}
+	return both
 }
 
 // keep reads a target's keys until ctx ends.
@@ -112,8 +135,12 @@ func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	read := keys.Version
+	if err == nil {
+		keys = r.accepted(keys, began)
+	}
 	if ctx.Err() == nil {
-		c.tell(r, keys, err)
+		c.tell(r, keys, read, err)
 	}
 	r.err = err
 	if err == nil {
@@ -139,8 +166,8 @@ func checked(t Target, keys Keys) (Keys, error) {
 	return keys, nil
 }
 
-// tell logs what a reading has changed.
-func (c *Cache) tell(r *ring, keys Keys, err error) {
+// tell logs what a reading has changed, that of a version.
+func (c *Cache) tell(r *ring, keys Keys, read int64, err error) {
 	target, from := r.target.String(), c.reader.String()
 	switch {
 	case err != nil && r.err != nil:
@@ -150,6 +177,9 @@ func (c *Cache) tell(r *ring, keys Keys, err error) {
 		c.log.Warn("the keys cannot be read; those read last stay in use", "target", target, "from", from, "error", err.Error(), "read_at", r.readAt)
 	case r.readAt.IsZero() || !slices.Equal(ids(keys), ids(r.keys)) || keys.AcceptUnsigned != r.keys.AcceptUnsigned:
 		c.log.Info("keys read", "target", target, "from", from, "accept", ids(keys), "accept_unsigned", keys.AcceptUnsigned)
+		if read < keys.Version {
+			c.log.Warn("an older version was read than before: the keys of both are accepted, for an hour at most", "target", target, "from", from, "version", read, "newest", keys.Version)
+		}
 	case r.err != nil:
 		c.log.Info("the keys can be read again", "target", target, "from", from)
 	}

@@ -43,6 +43,9 @@ type Keys struct {
 	// AcceptUnsigned says that the application has no key yet, so that genuine callbacks
 	// carry no Sign. Verify does not care; see Options.AllowUnsigned.
 	AcceptUnsigned bool
+
+	// Version is of the keyring they come from, where its place numbers them; else 0.
+	Version int64
 }
 
 // Verify parses a callback and tells the id of the key that signed it. Its error is a

@@ -26,7 +26,9 @@ func (r Reader) ReadKeys(ctx context.Context, t webhook.Target) (webhook.Keys, e
 	if v.Content == nil {
 		return webhook.Keys{}, fmt.Errorf("%s: %w", r.store, webhook.ErrNoKeyring)
 	}
-	return webhook.DecodeKeys(t, v.Content)
+	keys, err := webhook.DecodeKeys(t, v.Content)
+	keys.Version = v.Number
+	return keys, err
 }
 
 // String names the place in Vault.
