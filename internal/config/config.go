@@ -97,6 +97,18 @@ func LoadReceiver(environ []string, needs Needs) (*Config, error) {
 	})
 }
 
+// HTTPAddr reads where a daemon with this environment serves its health, "" for nowhere. The
+// rest of the environment may be wrong.
+func HTTPAddr(environ []string) (string, error) {
+	c, err := load(environ, func(r *raw, k *checker, _ func(string) string) *Config {
+		return &Config{HTTPAddr: k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)}
+	})
+	if err != nil {
+		return "", err
+	}
+	return c.HTTPAddr, nil
+}
+
 func load(environ []string, check func(*raw, *checker, func(string) string) *Config) (*Config, error) {
 	values := map[string]string{}
 	for _, e := range environ {
