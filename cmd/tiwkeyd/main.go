@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // CRON_TZ= works where there are no zone files, as in the image
 
 	"github.com/spf13/cobra"
 
