@@ -40,6 +40,10 @@ func (p *program) versionCommand() *cobra.Command {
 	return c
 }
 
+// release is the version of a package or image, which the linker writes here (-X main.release=1.2.3).
+// It is empty in other builds.
+var release string
+
 func builtFrom() buildVersion {
 	v := buildVersion{Version: "(unknown)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
@@ -54,6 +58,9 @@ func builtFrom() buildVersion {
 		case "vcs.modified":
 			v.Modified = s.Value == "true"
 		}
+	}
+	if release != "" {
+		v.Version = release
 	}
 	return v
 }
