@@ -6,10 +6,17 @@ ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build demo test receivers torture prove vault lint bench fuzz clean
+.PHONY: build package deploy demo test receivers torture prove vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
+
+VERSION = 0.1.0
+package: ## a Debian package into bin/; VERSION=1.2.3
+	GO="$(GO)" deploy/debian/build $(VERSION) bin
+
+deploy: vault ## the unit and the package of deploy/, in Debians booted for it; needs root, mmdebstrap, lintian
+	$(GO) test -count 1 -timeout 30m -tags deploy -v ./deploy/...
 
 demo: build ## rotations to watch, with nothing but this machine
 	./bin/tiwkeyd demo
@@ -40,8 +47,8 @@ torture: vault ## real processes to which everything happens that can; TIME=1h S
 
 lint: ## gofmt, vet, staticcheck, tidy modules
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags receivers,torture ./...
-	$(GO) run $(STATICCHECK) -tags receivers,torture ./...
+	$(GO) vet -tags receivers,torture,deploy,booted ./...
+	$(GO) run $(STATICCHECK) -tags receivers,torture,deploy,booted ./...
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
 	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff
