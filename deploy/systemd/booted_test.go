@@ -24,6 +24,7 @@ func TestPackage(t *testing.T) {
 	w.reload()
 	w.demand()
 	w.crash()
+	w.approle()
 	w.watchdog()
 	w.upgrade()
 	w.nothingShows()
@@ -128,6 +129,20 @@ func (w *world) crash() {
 	w.await("the rotation is brought to its end", func() bool { return w.settled("") && w.current() == pending })
 }
 
+// approle has the daemon log in another way, with a credential that was not there at first.
+func (w *world) approle() {
+	w.Helper()
+	role, secret := w.vault.AppRole("tiwkeyd", "tiwkeyd", "1h", "2h")
+	w.secret(secret)
+	w.write(credentials+"vault-secret-id", secret+"\n", 0o600)
+	w.env = strings.Replace(w.env, "VAULT_TOKEN_FILE="+credentials+"vault-token\n", "VAULT_ROLE_ID="+role+"\nVAULT_SECRET_ID_FILE="+credentials+"vault-secret-id\n", 1)
+	w.write(settings, w.env, 0o644)
+	w.run("systemctl", "restart", "tiwkeyd")
+	was := w.current()
+	w.run("systemctl", "kill", "--signal", "USR1", "tiwkeyd")
+	w.await("a rotation by AppRole", func() bool { return w.settled(was) })
+}
+
 // watchdog stops the process: it is killed, and started again.
 func (w *world) watchdog() {
 	w.Helper()
@@ -188,7 +203,7 @@ func (w *world) stop() {
 func (w *world) nothingShows() {
 	w.Helper()
 	text := w.run("journalctl", "--no-pager", "--output", "export", "--all") + w.run("systemctl", "show", "tiwkeyd") + w.run("systemctl", "status", "--no-pager", "--full", "tiwkeyd")
-	if len(w.secrets) < 7 || !strings.Contains(text, w.current()) {
+	if len(w.secrets) < 9 || !strings.Contains(text, w.current()) {
 		w.Errorf("%d secrets are known, and the key's id %s is to be seen: %t", len(w.secrets), w.current(), strings.Contains(text, w.current()))
 	}
 	for s := range w.secrets {
@@ -210,7 +225,7 @@ func (w *world) uninstall(before []string) {
 	}
 	left := added(before, files(w.T))
 	w.Logf("after the removal there is %q", left)
-	if !slices.Equal(left, []string{"/etc/tiwkeyd", "/etc/tiwkeyd/credentials", "/etc/tiwkeyd/credentials/tencent", "/etc/tiwkeyd/credentials/vault-token", settings}) {
+	if !slices.Equal(left, []string{"/etc/tiwkeyd", "/etc/tiwkeyd/credentials", credentials + "tencent", credentials + "vault-secret-id", credentials + "vault-token", settings}) {
 		w.Errorf("after the removal there is %q", left)
 	}
 	w.run("dpkg", "-P", "tiwkeyd")

@@ -37,6 +37,7 @@ var target = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPus
 type world struct {
 	*testing.T
 	server *tiwtest.Server
+	vault  *vaulttest.Server
 	store  *vault.Store
 	sender *tiwtest.Sender
 	token  string
@@ -59,6 +60,7 @@ func newWorld(t *testing.T) *world {
 	w.server.SetKey(target.SdkAppID, string(target.Service), oldKey)
 
 	v := vaulttest.Start(t)
+	w.vault = v
 	policy, err := os.ReadFile("/opt/parts/policy.hcl")
 	if err != nil {
 		t.Fatal(err)
