@@ -6,7 +6,7 @@ ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build package deploy demo test receivers torture prove vault lint bench fuzz clean
+.PHONY: build package image deploy demo test receivers torture prove vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -15,7 +15,10 @@ VERSION = 0.1.0
 package: ## a Debian package into bin/; VERSION=1.2.3
 	GO="$(GO)" deploy/debian/build $(VERSION) bin
 
-deploy: vault ## the unit and the package of deploy/, in Debians booted for it; needs root, mmdebstrap, lintian
+image: ## the container image, into buildah's storage: IMAGE=localhost/tiwkeyd:latest VERSION=1.2.3
+	GO="$(GO)" VERSION=$(VERSION) deploy/container/build $(IMAGE)
+
+deploy: vault ## all of deploy/, built and run; needs root and Debian's mmdebstrap, lintian, buildah, podman, podman-compose, crun, iptables
 	$(GO) test -count 1 -timeout 30m -tags deploy -v ./deploy/...
 
 demo: build ## rotations to watch, with nothing but this machine
