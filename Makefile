@@ -2,6 +2,7 @@
 GO         ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SERVER      = secrets/vault/vaulttest/server
+COMPOSE     = github.com/compose-spec/compose-go/v2/cmd@v2.16.1
 ESO         = docs/receivers/eso
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
@@ -19,6 +20,7 @@ image: ## the container image, into buildah's storage: IMAGE=localhost/tiwkeyd:l
 	GO="$(GO)" VERSION=$(VERSION) deploy/container/build $(IMAGE)
 
 deploy: vault ## all of deploy/, built and run; needs root and Debian's mmdebstrap, lintian, buildah, podman, podman-compose, crun, iptables
+	$(GO) run $(COMPOSE) --no-interpolation deploy/compose/compose.yaml >/dev/null
 	$(GO) test -count 1 -timeout 30m -tags deploy -v ./deploy/...
 
 demo: build ## rotations to watch, with nothing but this machine
