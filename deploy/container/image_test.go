@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -28,7 +30,7 @@ type imageFacts struct {
 }
 
 // TestReproducible builds the image twice: from this tree, and from a copy of it elsewhere, whose
-// files have other times and modes, in another time zone and storage.
+// files have other times and modes, in another time zone and storage, under another umask.
 func TestReproducible(t *testing.T) {
 	h := newHost(t)
 	h.build(source, h.storage...)
@@ -43,7 +45,9 @@ func TestReproducible(t *testing.T) {
 	t.Setenv("TZ", "Asia/Shanghai")
 	storage := h.storage
 	h.storage = []string{"--root", filepath.Join(h.dir, "root2"), "--runroot", filepath.Join(h.dir, "run2"), "--storage-driver", "vfs"}
+	umask := unix.Umask(0o077)
 	h.build(other, h.storage...)
+	unix.Umask(umask)
 	h.inspect("image", image, &second)
 	h.storage = storage
 
