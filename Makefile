@@ -4,6 +4,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SERVER      = secrets/vault/vaulttest/server
 COMPOSE     = github.com/compose-spec/compose-go/v2/cmd@v2.16.1
 ESO         = docs/receivers/eso
+KUBERNETES  = deploy/kubernetes
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
@@ -19,9 +20,11 @@ package: ## a Debian package into bin/; VERSION=1.2.3
 image: ## the container image, into buildah's storage: IMAGE=localhost/tiwkeyd:latest VERSION=1.2.3
 	GO="$(GO)" VERSION=$(VERSION) deploy/container/build $(IMAGE)
 
-deploy: vault ## all of deploy/, built and run; needs root and Debian's mmdebstrap, lintian, buildah, podman, podman-compose, crun, iptables
+deploy: vault ## all of deploy/, built and run; needs root and Debian's mmdebstrap, lintian, buildah, podman, podman-compose, crun, iptables, prometheus
 	$(GO) run $(COMPOSE) --no-interpolation deploy/compose/compose.yaml >/dev/null
-	$(GO) test -count 1 -timeout 30m -tags deploy -v ./deploy/...
+	$(GO) test -count 1 -timeout 40m -tags deploy -v ./deploy/...
+	cd $(KUBERNETES) && $(GO) test -timeout 30m ./...
+	$(GO) test -timeout 30m -tags deploy -run '^TestDashboardQueries$$' -v ./cmd/tiwkeyd
 
 demo: build ## rotations to watch, with nothing but this machine
 	./bin/tiwkeyd demo
@@ -57,6 +60,7 @@ lint: ## gofmt, vet, staticcheck, tidy modules
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
 	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff
+	cd $(KUBERNETES) && $(GO) vet ./... && $(GO) mod tidy -diff
 
 bench: vault ## figures, as ratios measured in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
