@@ -26,6 +26,7 @@ func TestSettle(t *testing.T) {
 		{"done in spite of doubt", func(m *memory) { m.setErrs = refuse(3, Doubtful, "InternalError") }, time.Hour, false, false, ""},
 		{"done after a while", func(m *memory) { m.setErrs = refuse(3, RefusedForNow, "RequestLimitExceeded") }, time.Hour, false, false, ""},
 		{"refused", refusedErr(1), time.Hour, true, true, "ServiceExpired (meaning): in words; RequestId req-7; advice; daemons try again after"},
+		{"adopted, and refused", func(m *memory) { clear(m.rings); m.latency = time.Second; refusedErr(1)(m) }, time.Hour, true, true, "ServiceExpired (meaning)"},
 		{"refused at the first look", func(m *memory) { m.lookErrs = refuse(1, Refused, "UnauthorizedOperation.SdkAppId") }, time.Hour, true, true, "UnauthorizedOperation.SdkAppId"},
 		{"given up", func(m *memory) { m.setErrs = refuse(1000, Doubtful, "InternalError") }, 3 * time.Hour, true, true, "InternalError"},
 		{"out of time", func(m *memory) { m.setErrs = refuse(1000, Doubtful, "InternalError") }, 20 * time.Minute, true, false, "is pending and accepted by receivers"},
@@ -116,8 +117,17 @@ func TestOutcome(t *testing.T) {
 		done bool
 		err  bool
 	}{
-		"still pending":                  {pending(), false, false},
-		"another's key came into force":  {settled().with(func(c *situation) { c.s.Keyring.Keys[0].ActivatedAt = minute(1) }), true, false},
+		"still pending":                 {pending(), false, false},
+		"another's key came into force": {settled().with(func(c *situation) { c.s.Keyring.Keys[0].ActivatedAt = minute(1) }), true, false},
+		"adopted before it was pending": {settled().with(func(c *situation) {
+			c.s.Keyring.Keys[0].ActivatedAt = minute(1)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, CreatedAt: minute(1)})
+			c.s.Keyring.Rotation = &Rotation{LastError: &Failure{Code: "x"}}
+		}), true, true},
+		"another's came into force after": {settled().with(func(c *situation) {
+			c.s.Keyring.Keys[0].ActivatedAt = minute(2)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, CreatedAt: minute(1)})
+		}), true, false},
 		"gone, and nothing tells why":    {settled(), false, false},
 		"gone, a rotation without error": {settled().with(func(c *situation) { c.s.Keyring.Rotation = &Rotation{} }), false, false},
 		"rolled back":                    {settled().with(func(c *situation) { c.s.Keyring.Rotation = &Rotation{LastError: &Failure{Code: "x"}} }), true, true},

@@ -184,7 +184,10 @@ func TestCAMPolicy(t *testing.T) {
 			if without != "" {
 				r.server.RefuseAlways(target.SdkAppID, verb, "UnauthorizedOperation")
 			}
-			out, _ := r.run([]string{"rotate", "--timeout", "20s"})
+			out, code := r.run([]string{"rotate", "--timeout", "20s"})
+			if (code == exitRefused) != (without != "") || (code == 0) != (without == "") {
+				t.Errorf("%s without %q: %d", s, without, code)
+			}
 			if refused := strings.Contains(out, "UnauthorizedOperation"); refused != (without != "") || !strings.Contains(out, without) {
 				t.Errorf("%s without %q:\n%s", s, without, tail(out))
 			}
