@@ -21,7 +21,8 @@ func (r *rig) accepts() bool {
 
 // TestRestoredVault is what docs/operations.md says of a Vault that was restored from a backup
 // older than the key in force, and of a keyring that is gone: from when to when callbacks are
-// refused, and which key it ends with.
+// refused that a receiver checks by the keyring alone, and which key it ends with. The proxy and
+// the Go package, which remember the newer keyring, refuse none.
 func TestRestoredVault(t *testing.T) {
 	for _, c := range []struct {
 		name, onDrift string
@@ -36,10 +37,15 @@ func TestRestoredVault(t *testing.T) {
 			v := vaulttest.StartCluster(t, 3).Nodes[0]
 			r := newRig(t)
 			r.useVault(v)
+			v.Policy("receiver", receiverPolicy)
 			r.env = append(r.env, "TIWKEYD_ON_DRIFT="+c.onDrift)
-			r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
+			f := &fleet{rig: r, vault: v}
+			receivers := f.add("Go middleware and proxy", 0)
 			d := r.daemon()
 			r.await("a first rotation", func() bool { return r.settled() && !r.keyring().RotatedAt.IsZero() })
+			f.goReceivers(receivers, 1)
+			f.proxies(receivers, 1)
+			f.send(40)
 			inBackup := r.server.KeyInForce(testTarget.SdkAppID, string(testTarget.Service))
 			var backup bytes.Buffer
 			root := v.Client(v.Token)
