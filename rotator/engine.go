@@ -135,8 +135,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
-	readAt, err := e.open(ctx, tr)
-	if err != nil {
+	if err := e.open(ctx, tr); err != nil {
 		return e.storeFailed(tr, StepObserve, err)
 	}
 	e.purge(ctx, tr)
@@ -149,7 +148,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
 		}
-		if readAt, err = e.carryOut(ctx, tr, a, w, readAt); err != nil {
+		if err := e.carryOut(ctx, tr, a, w); err != nil {
 			return e.storeFailed(tr, a.Step, err)
 		}
 	}
@@ -157,15 +156,13 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
 }
 
-// open begins a visit with a read of the keyring, and tells when that was begun: a request may
-// be delayed on its way as well.
-func (e *Engine) open(ctx context.Context, tr *track) (readAt moment, err error) {
+// open begins a visit with a read of the keyring.
+func (e *Engine) open(ctx context.Context, tr *track) error {
 	tr.lastErr = nil
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
 	}
-	readAt = e.moment()
-	return readAt, e.read(ctx, tr)
+	return e.read(ctx, tr)
 }
 
 func (e *Engine) decide(tr *track) (Action, Wish) {
@@ -174,31 +171,25 @@ func (e *Engine) decide(tr *track) (Action, Wish) {
 	return Decide(tr.snap, tr.obs, now.wall, w, &e.policy), w
 }
 
-// carryOut does a step that was decided on the keyring that was read at readAt, and tells
-// when the one was read that the next decision is made on. Its error is the store's.
-func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish, readAt moment) (moment, error) {
+// carryOut does a step that was decided on. Its error is the store's.
+func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) error {
 	e.emit(tr, a, Begin, nil)
-	began := e.moment()
-	err := e.do(ctx, tr, a, w, readAt)
+	err := e.do(ctx, tr, a, w)
 	switch {
 	case err == nil:
 		e.emit(tr, a, Done, nil)
-		if a.writes() {
-			readAt = began
-		}
-		return readAt, nil
+		return nil
 	case errors.Is(err, errStale), errors.Is(err, ErrConflict):
 		e.log.Debug("the keyring is read again", "target", tr.target, "step", a.Step, "because", err)
-		readAt = e.moment()
-		return readAt, e.read(ctx, tr)
+		return e.read(ctx, tr)
 	}
 	tr.lastErr = err
 	e.emit(tr, a, Error, err)
 	var api *APIError
 	if errors.As(err, &api) {
-		return readAt, nil
+		return nil
 	}
-	return readAt, err
+	return err
 }
 
 // nextVisit is the given time, or sooner while the store has to be watched.
@@ -223,17 +214,8 @@ func (tr *track) forget() {
 	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, CurrentSince: tr.obs.CurrentSince, Previous: tr.obs.Previous}
 }
 
-// writes reports whether a step that succeeded replaced the keyring.
-func (a Action) writes() bool {
-	switch a.Step {
-	case StepObserve, StepPush, StepReassert:
-		return false
-	}
-	return true
-}
-
-// errStale says that the keyring was read too long ago for what is to be done.
-var errStale = errors.New("it was read too long ago")
+// errStale says that the store took too long for a key to be set.
+var errStale = errors.New("the store took too long to confirm it")
 
 func (e *Engine) wish(tr *track) Wish {
 	w := Wish{Asked: e.asked(tr)}

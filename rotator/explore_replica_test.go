@@ -62,7 +62,6 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 		if c.adopts() && k != nil && k.Current() != nil {
 			c.age(p, o.CurrentSince.Add(-c.ahead[i]).Sub(dawn), c.old)
 		}
-		c.time(p, r.readAt.wall)
 	}
 	if r.stage != idle && r.stage != between {
 		c.piece(p, now, i, r)

@@ -79,7 +79,6 @@ type replica struct {
 	unbroken time.Duration
 	action   Action // "" is the read that opens a visit
 	wish     Wish
-	readAt   moment
 	began    time.Time
 	seed     byte
 	answers  []answer
@@ -232,12 +231,12 @@ func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides boo
 			*wire = wire.again(r)
 			*tr, e.lastRead, e.unbroken = r.tr, r.lastRead, r.unbroken
 			var err error
-			readAt, step := r.readAt, r.action.Step
+			step := r.action.Step
 			if step == "" {
 				step = StepObserve
-				readAt, err = e.open(ctx, tr)
+				err = e.open(ctx, tr)
 			} else {
-				readAt, err = e.carryOut(ctx, tr, r.action, r.wish, readAt)
+				err = e.carryOut(ctx, tr, r.action, r.wish)
 			}
 			if wire.open.call != noCall {
 				r.stage, r.request = calling, wire.open
@@ -247,7 +246,7 @@ func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides boo
 				r.rest(e, tr, e.storeFailed(tr, step, err).Add(-wire.ahead))
 				return decides
 			}
-			r.readAt, decides = readAt, true
+			decides = true
 			if pause {
 				r.keep(e, tr)
 				r.stage, r.paused = between, w.now
@@ -281,5 +280,5 @@ func (r *replica) keep(e *Engine, tr *track) {
 
 func (r *replica) rest(e *Engine, tr *track, next time.Time) {
 	r.keep(e, tr)
-	r.stage, r.next, r.readAt = idle, next, moment{}
+	r.stage, r.next = idle, next
 }

@@ -74,20 +74,35 @@ func TestPushIsFenced(t *testing.T) {
 			}
 		})
 	}
-	synctest.Test(t, func(t *testing.T) {
-		m, target := newMemory(), targets(1)[0]
-		e, _ := engineOn(t, m, "me", nil, nil)
-		now := e.moment()
-		for name, readAt := range map[string]moment{
-			"the clock was set back":                          {now.wall.Add(time.Second), now.steady},
-			"the clock was set back while this was paused":    {now.wall, now.steady - time.Minute},
-			"the machine was suspended, and time stood still": {now.wall.Add(-time.Minute), now.steady},
-		} {
-			if api, err := e.set(t.Context(), &track{target: target}, keyC, readAt); !errors.Is(err, errStale) || api != nil || m.setCalls(target) != 0 || m.rings[target].Keyring != nil {
+	for name, c := range map[string]struct{ ahead, took time.Duration }{
+		"the clock was set back":                          {-time.Second, 0},
+		"the clock was set back while this was paused":    {-time.Minute, time.Minute},
+		"the machine was suspended, and time stood still": {time.Minute, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.store = meanwhile{m, func() {
+				time.Sleep(c.took)
+				m.change(func() { m.ahead = c.ahead })
+			}}
+			api, err := e.set(t.Context(), &track{target: target, snap: Snapshot{Keyring: settled().s.Keyring}}, keyC)
+			if !errors.Is(err, errStale) || api != nil || m.setCalls(target) != 0 {
 				t.Errorf("%s: %v", name, err)
 			}
-		}
-	})
+		})
+	}
+}
+
+// meanwhile is a store that takes its time to answer a write.
+type meanwhile struct {
+	*memory
+	happens func()
+}
+
+func (s meanwhile) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+	defer s.happens()
+	return s.memory.Write(ctx, t, k, version)
 }
 
 // deposed is a node of the store that was deposed and does not know it: it tells what was, and can
@@ -148,7 +163,7 @@ func TestSetIsConfirmed(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
 			e, _ := engineOn(t, m, "me", nil, nil)
 			e.store = &strict{memory: m, t: t, took: []time.Duration{c.took}}
-			api, err := e.set(t.Context(), &track{target: target, snap: Snapshot{Keyring: c.k}}, keyC, e.moment())
+			api, err := e.set(t.Context(), &track{target: target, snap: Snapshot{Keyring: c.k}}, keyC)
 			if api != nil || !errors.Is(err, c.want) || (m.setCalls(target) == 1) != (c.want == nil) {
 				t.Errorf("%s: %v, %v, %d Set calls", name, api, err, m.setCalls(target))
 			}
@@ -189,7 +204,7 @@ func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		tr.obs.Sight = Forbidden
-		if api, err := e.set(t.Context(), tr, key, began); api != nil || err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began.wall) {
+		if api, err := e.set(t.Context(), tr, key); api != nil || err != nil || tr.obs.Sight != Seen || !tr.obs.Key.Equal(key) || !tr.obs.At.Equal(began.wall) {
 			t.Errorf("%v, %+v, %s after it was sent", err, tr.obs, tr.obs.At.Sub(began.wall))
 		}
 	})

@@ -100,11 +100,6 @@ func TestForgetKeepsWhatTheStoreTold(t *testing.T) {
 	if tr.obs.Sight != Unseen || !tr.obs.Key.IsZero() || !tr.obs.At.IsZero() || !tr.obs.Since.Equal(t0) || tr.obs.Previous["V"] != t0 || !tr.obs.NextPush.IsZero() || !tr.obs.NextLook.IsZero() {
 		t.Errorf("%+v", tr.obs)
 	}
-	for step, want := range map[Step]bool{StepObserve: false, StepPush: false, StepReassert: false, StepAdopt: true, StepStage: true, StepHasten: true, StepClaim: true, StepCommit: true, StepRollback: true, StepRetire: true} {
-		if got := (Action{Step: step}).writes(); got != want {
-			t.Errorf("%s writes: %v", step, got)
-		}
-	}
 	if asAPIError(errOther).Class != Doubtful {
 		t.Error("an error of another kind is not in doubt")
 	}

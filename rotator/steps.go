@@ -9,15 +9,15 @@ import (
 
 // do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
 // ask for another read; any other error is the store's.
-func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish, readAt moment) error {
+func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
 	switch a.Step {
 	case StepObserve:
 		return e.observe(ctx, tr, w)
 	case StepPush:
-		return e.push(ctx, tr, k.Pending().Key, readAt)
+		return e.push(ctx, tr, k.Pending().Key)
 	case StepReassert:
-		return e.reassert(ctx, tr, k.CallbackKey(), readAt)
+		return e.reassert(ctx, tr, k.CallbackKey())
 	case StepAdopt:
 		return e.adopt(ctx, tr, now)
 	case StepStage:
@@ -183,8 +183,8 @@ func (e *Engine) confirm(ctx context.Context, tr *track) error {
 }
 
 // push sets the pending key.
-func (e *Engine) push(ctx context.Context, tr *track, key Key, readAt moment) error {
-	api, err := e.set(ctx, tr, key, readAt)
+func (e *Engine) push(ctx context.Context, tr *track, key Key) error {
+	api, err := e.set(ctx, tr, key)
 	switch {
 	case err != nil:
 		return err
@@ -209,13 +209,9 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 	return api
 }
 
-// reassert sets the current key again. A keyring that is older than the look does not tell
-// whether what was seen is foreign: a key is in the keyring before it is set.
-func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment) error {
-	if readAt.wall.Before(tr.obs.At) {
-		return errStale
-	}
-	api, err := e.set(ctx, tr, key, readAt)
+// reassert sets the current key again.
+func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
+	api, err := e.set(ctx, tr, key)
 	t := &e.policy.Timing
 	switch {
 	case err != nil:
@@ -235,24 +231,24 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key, readAt moment
 	return api
 }
 
-// set sends key, which the keyring had at readAt, within the push deadline, once the store took the
-// same keyring again. For a read proves nothing: a node of the store that was deposed and does not
-// know it tells what was, for any length of time, and a key that was retired since would be set.
-// It can write nothing, though. What was known of Tencent's side is void after it, unless the
-// answer itself has to serve as the proof. err is the store's, or errStale; then nothing was sent.
-func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) (api *APIError, err error) {
-	if e.tooOld(readAt, e.moment()) {
-		return nil, errStale
-	}
+// set sends a key of the keyring within the push deadline, once the store took the same keyring
+// again. For what was read proves nothing: it may be old by now, and a node of the store that was
+// deposed and does not know it tells what was, for any length of time; a key that was retired since
+// would be set. It can write nothing, though. That the keyring is still the same also proves that
+// what was seen in force is foreign to it: a key is in the keyring before it is set.
+// What was known of Tencent's side is void after it, unless the answer itself has to serve as the
+// proof. err is the store's, or errStale; then nothing was sent.
+func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, err error) {
 	confirmed := e.moment()
 	if err := e.write(ctx, tr, tr.snap.Keyring); err != nil {
 		return nil, err
 	}
 	now := e.moment()
-	if e.tooOld(confirmed, now) {
+	age, deadline := confirmed.since(now), e.policy.Timing.PushDeadline
+	if age > deadline/4 || now.wall.Before(confirmed.wall) {
 		return nil, errStale
 	}
-	ctx, cancel := e.within(ctx, now, e.policy.Timing.PushDeadline-confirmed.since(now))
+	ctx, cancel := e.within(ctx, now, deadline-age)
 	defer cancel()
 	blind := tr.obs.Sight == Forbidden || tr.obs.Sight == Barred
 	if _, err := e.api.SetKey(ctx, tr.target, key); err != nil {
@@ -269,11 +265,6 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key, readAt moment) (ap
 		tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, now.wall
 	}
 	return nil, nil
-}
-
-// tooOld reports whether what the store told at a moment is too old to have a key set by now.
-func (e *Engine) tooOld(told, now moment) bool {
-	return told.since(now) > e.policy.Timing.PushDeadline/4 || now.wall.Before(told.wall)
 }
 
 // rollbackCause is what the keyring tells of why a pending key was given up.

@@ -55,7 +55,7 @@ func TestTerminatedAtEveryStep(t *testing.T) {
 		if step == "observe" && phase != "error" {
 			ended = `"msg":"observe"`
 		}
-		// A step for which the keyring was read too long ago ends with another read.
+		// A step whose keyring was changed meanwhile, or that the store took too long to confirm, ends with another read.
 		if !strings.Contains(after, ended) && !strings.Contains(after, "the keyring is read again") {
 			t.Errorf("the step in hand was not finished:\n%s", tail(d.String()))
 		}
@@ -137,7 +137,7 @@ func TestStoppedBeforePush(t *testing.T) {
 	// It is stopped for far longer than its deadline of two minutes (two seconds here) by now,
 	// because the others waited for its lease to end.
 	a.signal(syscall.SIGCONT)
-	r.awaitOutput(a, "it was read too long ago")
+	r.awaitOutput(a, "changed by somebody else")
 	r.await("the daemon that was stopped sees what happened", func() bool { return r.settled() })
 	for _, d := range []*process{a, b} {
 		d.signal(syscall.SIGTERM)

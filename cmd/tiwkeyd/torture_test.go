@@ -341,7 +341,7 @@ func (w *torture) felt() {
 		}
 	}
 	for _, text := range []string{"AuthFailure.SignatureExpire", "permission denied", "Vault is sealed", "connection refused", "connection reset", "EOF",
-		"deadline exceeded", "read too long ago", "changed by somebody else", "NotInForce", "before the request was sent", "without a break",
+		"deadline exceeded", "took too long to confirm", "changed by somebody else", "NotInForce", "before the request was sent", "without a break",
 		`"adopt done"`, `"stage done"`, `"claim done"`, `"push done"`, `"reassert done"`, `"commit done"`, `"rollback done"`, `"retire done"`} {
 		for _, o := range w.outputs {
 			counts["printed by tiwkeyd: "+text] += strings.Count(o.String(), text)
