@@ -77,16 +77,25 @@ func (m *Monitor) Alive() error {
 // Ready tells what keeps the daemon from doing its work: nil if the store can be read, which
 // takes a good login, and every key is replaced in time.
 func (m *Monitor) Ready() error {
+	if err := m.running(); err != nil {
+		return err
+	}
+	return m.ready(m.look(), time.Now())
+}
+
+// running tells what is wrong with the process itself, or that it is about to end.
+func (m *Monitor) running() error {
 	m.mu.Lock()
 	stopping := m.stopping
 	m.mu.Unlock()
 	if stopping {
 		return errors.New("stopping")
 	}
-	if err := m.Alive(); err != nil {
-		return err
-	}
-	v, now := m.look(), time.Now()
+	return m.Alive()
+}
+
+// ready tells what else keeps the daemon from doing its work.
+func (m *Monitor) ready(v view, now time.Time) error {
 	if err := m.reads.trouble(now); err != nil {
 		return err
 	}
@@ -112,10 +121,15 @@ func (m *Monitor) Ready() error {
 
 // Status is how things are, in a line.
 func (m *Monitor) Status() string {
-	if err := m.Ready(); err != nil {
-		return oneLine(err)
+	r := m.Report()
+	if r.Wrong != nil {
+		return oneLine(r.Wrong)
 	}
-	v, now := m.look(), time.Now()
+	return r.Summary
+}
+
+// summary counts the targets by phase, and tells when the next rotation is due.
+func (v view) summary(now time.Time) string {
 	counts := map[string]int{}
 	var first time.Time
 	for _, s := range v.standings {

@@ -44,6 +44,9 @@ type memory struct {
 	lastError time.Time // zero: there was none
 	reason    string    // of the rotation whose end was begun
 	told      bool      // the last event told of a failed step
+	trouble   Trouble   // what failed last; zero once it has gone well
+	failing   rotator.Step
+	away      bool // it was the store that failed
 }
 
 // New gives a Monitor that watches nothing yet.
@@ -100,6 +103,7 @@ func (m *Monitor) Event(ev rotator.Event) {
 	case ev.Phase == rotator.Error:
 		of.lastError = ev.Time
 	}
+	of.hear(ev)
 	// A step that the store failed is told of once more, with when it is tried again.
 	if twice := of.told && ev.Phase == rotator.Error && !ev.Until.IsZero(); !twice {
 		m.counts.step(ev)
