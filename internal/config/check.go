@@ -76,6 +76,21 @@ func (k *checker) address(name, v string) string {
 	return v
 }
 
+// minToken is how long a token is at least: too long to be guessed, if it is random.
+const minToken = 24
+
+// token checks a secret that people type or paste into a form. It is not quoted.
+func (k *checker) token(name, v string) string {
+	switch {
+	case v == "":
+	case len(v) < minToken || len(v) > 1000:
+		k.fail(name, "it has %d characters, and must have %d to 1000; openssl rand -hex 32 makes a good one", len(v), minToken)
+	case strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c > '~' }):
+		k.fail(name, "it has a character in it that is neither an ASCII letter, nor a digit, nor a sign; openssl rand -hex 32 makes a good one")
+	}
+	return v
+}
+
 // collector checks where traces go. The library would send them elsewhere if it could not
 // read it. It is not quoted: there may be a password in it.
 func (k *checker) collector(name, v string) {

@@ -44,6 +44,7 @@ type raw struct {
 	LogLevel     string `env:"TIWKEYD_LOG_LEVEL, default=info"`
 	LogFormat    string `env:"TIWKEYD_LOG_FORMAT, default=json"`
 	HTTPAddr     string `env:"TIWKEYD_HTTP_ADDR, default=127.0.0.1:9469"`
+	HTTPToken    string `env:"TIWKEYD_HTTP_TOKEN"`
 }
 
 // Config is the checked settings.
@@ -62,7 +63,8 @@ type Config struct {
 	Rate        float64
 	LogLevel    slog.Level
 	LogJSON     bool
-	HTTPAddr    string              // of metrics and health; "" is nowhere
+	HTTPAddr    string              // of metrics, health and the status page; "" is nowhere
+	HTTPToken   string              // a secret: who has it may have keys rotated on the status page; "": nobody
 	Env         func(string) string // the environment as it was when this was read
 
 	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely.
@@ -162,6 +164,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
 	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
+	c.HTTPToken = k.token("TIWKEYD_HTTP_TOKEN", r.HTTPToken)
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
 		k.collector(name, env(name))
 	}

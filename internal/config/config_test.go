@@ -104,6 +104,11 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_HTTP_ADDR=127.0.0.1:http", "HOST:PORT"},
 		{"TIWKEYD_HTTP_ADDR=127.0.0.1:65536", "HOST:PORT"},
 		{"TIWKEYD_HTTP_ADDR=http://127.0.0.1:9469", "HOST:PORT"},
+		{"TIWKEYD_HTTP_TOKEN=CANARY-short", "24 to 1000"},
+		{"TIWKEYD_HTTP_TOKEN=CANARY" + strings.Repeat("y", 995), "24 to 1000"},
+		{"TIWKEYD_HTTP_TOKEN=CANARY with spaces in the token", "neither an ASCII letter"},
+		{"TIWKEYD_HTTP_TOKEN=CANARY-ends-in-a-line-break\n", "neither an ASCII letter"},
+		{"TIWKEYD_HTTP_TOKEN=CANARY-größer-als-vierundzwanzig", "neither an ASCII letter"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "OTEL_EXPORTER_OTLP_ENDPOINT: it is not a URL"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://", "OTEL_EXPORTER_OTLP_ENDPOINT: it is not a URL"},
 		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://u:CANARYpw@collector:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: it is not a URL"},
@@ -142,7 +147,8 @@ func TestGoodInputs(t *testing.T) {
 		"TIWKEYD_TENCENT_ENDPOINT=tiw.intl.tencentcloudapi.com", "TIWKEYD_TENCENT_ENDPOINT=https://tiw.tencentcloudapi.com/", "TIWKEYD_SCHEDULE=@daily", "TIWKEYD_SCHEDULE=CRON_TZ=Asia/Shanghai 0 3 * * 1",
 		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
 		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example/otlp", "TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469"} {
+		"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example/otlp", "TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469",
+		"TIWKEYD_HTTP_TOKEN=", "TIWKEYD_HTTP_TOKEN=0123456789abcdef0123456+", "TIWKEYD_HTTP_TOKEN=" + strings.Repeat("x", 1000)} {
 		if _, err := Load(good(set)); err != nil {
 			t.Errorf("%s: %v", set, err)
 		}
@@ -246,7 +252,7 @@ func TestEnvFileIsPrivate(t *testing.T) {
 		t.Setenv(name, "")
 		_ = os.Unsetenv(name)
 	}
-	for _, name := range []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"} {
+	for _, name := range []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "TIWKEYD_HTTP_TOKEN"} {
 		for _, mode := range []os.FileMode{0o640, 0o604, 0o620} {
 			_ = os.Remove(path)
 			if err := os.WriteFile(path, []byte(name+"=CANARY\n"), 0o600); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // secretVariables may not stand in a file that others can read.
-var secretVariables = []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"}
+var secretVariables = []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "TIWKEYD_HTTP_TOKEN"}
 
 // EnvFile is a file of variables, NAME=VALUE, that can be read again while the program runs.
 // A variable of the process's own environment goes before one of the file. It is the one

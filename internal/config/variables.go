@@ -29,7 +29,8 @@ var meanings = map[string]string{
 	"TIWKEYD_RATE":                "requests a second to each of Tencent's APIs",
 	"TIWKEYD_LOG_LEVEL":           "`debug`, `info`, `warn`, `error`",
 	"TIWKEYD_LOG_FORMAT":          "`json` or `text`",
-	"TIWKEYD_HTTP_ADDR":           "where `run` serves `/metrics`, `/healthz` and `/readyz`, to whoever can reach it; empty: nowhere",
+	"TIWKEYD_HTTP_ADDR":           "where `run` serves the status page, `/metrics`, `/healthz` and `/readyz`, to whoever can reach it; empty: nowhere",
+	"TIWKEYD_HTTP_TOKEN":          "a secret of at least 24 characters: who enters it on the status page may have keys rotated there; empty: nobody may",
 }
 
 // conventional are the variables of others' making that the program honours.
