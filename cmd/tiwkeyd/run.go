@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -98,6 +99,10 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 		case <-demands:
 			ps.log.Info("rotating all targets now, as SIGUSR1 asked for")
 			engine.Ask(rotator.BySignal, ps.config.Targets...)
+		case t := <-w.asks:
+			if slices.Contains(ps.config.Targets, t) { // it may have gone with a reload
+				engine.Ask(rotator.ByCommand, t)
+			}
 		case <-hangups:
 			w.systemd.Reloading()
 			next, err := p.reload(ps.log, w)

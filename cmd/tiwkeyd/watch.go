@@ -2,24 +2,32 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/observe"
+	"tiwkeyd/internal/page"
 	"tiwkeyd/internal/sdnotify"
 	"tiwkeyd/internal/tracing"
 	"tiwkeyd/rotator"
 )
 
 // watch is what looks on while the daemon runs, from one configuration to the next: metrics,
-// health, traces, and what systemd is told.
+// health, the status page, traces, and what systemd is told.
 type watch struct {
 	monitor *observe.Monitor
 	server  *observe.Server
 	systemd *sdnotify.Notifier
 	stall   time.Duration
 	version string
+	serving atomic.Pointer[config.Config] // nil: nothing yet
+	asks    chan rotator.Target           // for which the status page wants a new key
 
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -29,8 +37,14 @@ type watch struct {
 func (p *program) watch(ps *parts) (*watch, error) {
 	built := builtFrom()
 	m := observe.New(observe.Build{Version: built.Version, Revision: built.Revision, Go: built.Go})
-	w := &watch{monitor: m, server: &observe.Server{Handler: m.Handler()}, stall: p.stall, version: built.Version,
+	w := &watch{monitor: m, stall: p.stall, version: built.Version, asks: make(chan rotator.Target, maxAsks),
 		systemd: &sdnotify.Notifier{Status: m.Status, Alive: m.Alive, Log: ps.log}}
+	mux := http.NewServeMux()
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		mux.Handle(path, m.Handler())
+	}
+	mux.Handle("/", page.New(page.Options{Look: m.Report, Ask: w.ask, Token: w.token, Log: ps.log, Version: built.Version}))
+	w.server = &observe.Server{Handler: mux}
 	if err := w.listen(ps); err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
@@ -58,8 +72,36 @@ func (w *watch) over(ps *parts) {
 	}
 }
 
+// maxAsks is how many demands of the status page wait for the daemon to take account of them.
+const maxAsks = 100
+
+var errBusy = errors.New("too much was asked for at once; try again in a few seconds")
+
+// ask takes a demand of the status page. It waits through a reload: the engine that comes
+// after it is the one that hears it.
+func (w *watch) ask(t rotator.Target) error {
+	if c := w.serving.Load(); c == nil || !slices.Contains(c.Targets, t) {
+		return page.ErrNotServed
+	}
+	select {
+	case w.asks <- t:
+		return nil
+	default:
+		return errBusy
+	}
+}
+
+// token is what the status page wants to be shown.
+func (w *watch) token() string {
+	if c := w.serving.Load(); c != nil {
+		return c.HTTPToken
+	}
+	return ""
+}
+
 // serves says which engine it is now.
 func (w *watch) serves(ps *parts, engine *rotator.Engine) {
+	w.serving.Store(ps.config)
 	w.monitor.Serve(observe.Served{Engine: engine, Targets: ps.config.Targets, Policy: ps.policy, TokenExpiry: ps.tokenExpiry, StallLimit: w.stall})
 }
 
