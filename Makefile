@@ -4,11 +4,12 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SERVER      = secrets/vault/vaulttest/server
 COMPOSE     = github.com/compose-spec/compose-go/v2/cmd@v2.16.1
 ESO         = docs/receivers/eso
+BROWSER     = internal/page/browser
 KUBERNETES  = deploy/kubernetes
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build package image deploy demo test receivers torture prove vault lint bench fuzz clean
+.PHONY: build package image deploy demo test receivers browser torture prove vault lint bench fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -41,6 +42,9 @@ receivers: vault ## receivers in other languages, and a fleet of them; needs pyt
 	cd $(ESO) && $(GO) test -timeout 30m ./...
 	$(GO) test -timeout 30m -tags receivers -run 'TestFleet' -v ./cmd/tiwkeyd
 
+browser: ## the status page in a real browser; needs chromium; SCREENSHOTS=DIR keeps what it looks like
+	cd $(BROWSER) && TIWKEYD_SCREENSHOTS=$(abspath $(SCREENSHOTS)) $(GO) test -count 1 -timeout 10m ./...
+
 prove: ## a million simulated rotations and the whole exhaustive search: a quarter of an hour on two cores
 	TIWKEYD_SIM_ROTATIONS=1000000 $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_EXHAUSTIVE=full $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
@@ -61,6 +65,7 @@ lint: ## gofmt, vet, staticcheck, tidy modules
 	cd $(SERVER) && $(GO) mod tidy -diff
 	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff
 	cd $(KUBERNETES) && $(GO) vet ./... && $(GO) mod tidy -diff
+	cd $(BROWSER) && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) mod tidy -diff
 
 bench: vault ## figures, as ratios measured in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
