@@ -67,9 +67,6 @@ type Observation struct {
 // that. A decision may be stale when it is carried out. Writes are check-and-set; a push
 // is fenced by Timing.PushDeadline.
 func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action {
-	if o.At.After(now) {
-		o.Sight = Unseen // the clock was set back since
-	}
 	if s.Keyring == nil {
 		return adopt(o, now, p, "there is no keyring yet")
 	}

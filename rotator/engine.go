@@ -80,6 +80,7 @@ func New(o Options) (*Engine, error) {
 type track struct {
 	target Target
 	obs    Observation
+	looked moment // when the look that obs tells of was begun
 	ask    Reason // guarded by Engine.mu: a new key is asked for
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
@@ -211,6 +212,7 @@ func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
 
 // forget voids what is known of Tencent's side; what was seen of the store's stays.
 func (tr *track) forget() {
+	tr.looked = moment{}
 	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, CurrentSince: tr.obs.CurrentSince, Previous: tr.obs.Previous}
 }
 

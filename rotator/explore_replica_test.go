@@ -8,7 +8,7 @@ import (
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
 
 // replica codes what a replica's future depends on. What its log and its Settle tell does not
-// count, nor does when its clock was last set back: it never is.
+// count, nor does what tells whether its clock was set: it never is.
 func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	tr := &r.tr
 	p.int(int(r.stage)<<4 | slices.Index(steps, r.action.Step))

@@ -98,7 +98,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 	defer cancel()
 	key, err := e.api.KeyInForce(call, tr.target)
 	now, t := e.now(tr), &e.policy.Timing
-	tr.obs.At = began.wall
+	tr.looked, tr.obs.At = began, began.wall
 	if err == nil {
 		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
 		if k := tr.snap.Keyring; k != nil && k.Pending() == nil && key.Equal(k.CallbackKey()) {
@@ -262,6 +262,7 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, er
 	tr.forget()
 	if blind {
 		tr.pushFails = 0
+		tr.looked = now
 		tr.obs.Sight, tr.obs.Key, tr.obs.At = Seen, key, now.wall
 	}
 	return nil, nil

@@ -91,9 +91,6 @@ func (w *watch) see(key Key, unbroken, now time.Duration) {
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	unbroken := e.unbrokenSince(began)
 	now := e.moment()
-	if now.wall.Before(tr.latest) {
-		tr.forget() // the clock was set back: no time in memory means anything
-	}
 	var pend, cur Key
 	if s.Keyring != nil {
 		cur = s.Keyring.CallbackKey()
@@ -106,14 +103,22 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	}
 	tr.pendingSeen.see(pend, unbroken, now.steady)
 	tr.currentSeen.see(cur, unbroken, now.steady)
-	tr.snap, tr.latest, tr.storeFails = s, now.wall, 0
+	tr.snap, tr.storeFails = s, 0
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
 }
 
-// date tells since when the store was seen as it is, by the wall clock that Decide is given: it
-// may have been set since.
+// date tells when Tencent was asked, and since when the store was seen as it is, by the wall
+// clock that Decide is given: it may have been set since. A look counts for as old as either
+// clock says: one that seemed younger than it is could come after a key's last moment.
 func (tr *track) date(now moment) {
+	if now.wall.Before(tr.latest) || now.wall.Before(tr.looked.wall) {
+		tr.forget() // the clock was set back: no time in memory means anything
+	}
+	tr.latest = now.wall
+	if tr.obs.Sight != Unseen {
+		tr.obs.At = earlier(tr.looked.wall, now.wall.Add(tr.looked.steady-now.steady))
+	}
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
 	tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
