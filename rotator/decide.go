@@ -42,7 +42,7 @@ const (
 type Observation struct {
 	Sight    Sight
 	Key      Key       // if Seen: the zero Key means that callbacks are unsigned
-	At       time.Time // when the request that told was begun
+	At       time.Time // when the request that told was begun; never after now
 	NextLook time.Time // Tencent is not asked again before
 	NextPush time.Time // nothing is set before
 	Refused  Key       // the key that Tencent refused for good, if any

@@ -122,6 +122,7 @@ func TestDecide(t *testing.T) {
 
 		{"retire", previous(), StepRetire, time.Time{}},
 		{"retire: before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(2) }), StepWait, minute(2)},
+		{"retire: long before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(20), minute(-10) }), StepWait, minute(10)},
 		{"retire: the look is older than its end", set(previous(), func(c *situation) { c.o.At = minute(-2) }), StepObserve, time.Time{}},
 		{"retire: foreign key in force", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
 		{"retire: not looked", set(previous(), func(c *situation) { c.o = Observation{} }), StepObserve, time.Time{}},
