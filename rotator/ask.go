@@ -12,10 +12,7 @@ func (e *Engine) Ask(reason Reason, targets ...Target) {
 		tr.asks++
 		e.mu.Unlock()
 	}
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
+	e.rouse()
 }
 
 // hear takes account of what is asked for, and reports whether that is news.
@@ -46,11 +43,11 @@ func (e *Engine) Asked() map[Target]Reason {
 	return left
 }
 
-// unheard reports whether Ask came too late for the last visit.
-func (e *Engine) unheard(tr *track) bool {
+// unheard reports whether Ask came too late for the last visit, and what is asked for.
+func (e *Engine) unheard(tr *track) (Reason, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return tr.heard != tr.asks
+	return tr.ask, tr.heard != tr.asks
 }
 
 func (e *Engine) answerAsk(tr *track) {

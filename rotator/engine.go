@@ -29,6 +29,8 @@ type Engine struct {
 
 	mu       sync.Mutex
 	tracks   map[Target]*track
+	served   int           // how many of them Run looks after, or will
+	arrived  []*track      // of these, what Run has not taken in yet
 	lastRead moment        // when the store last answered, for whatever target
 	unbroken time.Duration // since when it has done so without a break, by the steady clock
 }
@@ -79,6 +81,11 @@ func New(o Options) (*Engine, error) {
 // it saves requests and is never needed for safety.
 type track struct {
 	target Target
+	rank   uint32
+	served bool // guarded by Engine.mu: Run is to look after it
+	found  bool // guarded by Engine.mu: it is served because its keyring was found
+	held   bool // guarded by Engine.mu: Run has it, or is to take it in
+
 	obs    Observation
 	looked moment // when the look that obs tells of was begun
 	ask    Reason // guarded by Engine.mu: a new key is asked for
@@ -106,9 +113,13 @@ type track struct {
 func (e *Engine) track(t Target) *track {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.trackLocked(t)
+}
+
+func (e *Engine) trackLocked(t Target) *track {
 	tr := e.tracks[t]
 	if tr == nil {
-		tr = &track{target: t}
+		tr = &track{target: t, rank: e.rank(t)}
 		e.tracks[t] = tr
 	}
 	return tr
@@ -138,6 +149,9 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	defer release()
 	if err := e.open(ctx, tr); err != nil {
 		return e.storeFailed(tr, StepObserve, err)
+	}
+	if e.removed(tr) {
+		return e.clock.Now()
 	}
 	e.purge(ctx, tr)
 	for range maxSteps {

@@ -149,7 +149,7 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 		reason = BySchedule
 	}
 	err := e.writeFailure(ctx, tr, k.failed(failureOf(api, now), reason, tr.obs.NextLook, &e.policy))
-	if err == nil && !e.unheard(tr) {
+	if _, news := e.unheard(tr); err == nil && !news {
 		e.answerAsk(tr)
 	}
 	return err

@@ -1,0 +1,133 @@
+package rotator
+
+import (
+	"hash/fnv"
+	"io"
+	"slices"
+)
+
+// Serve has Run look after more targets, from now on or once it runs. One that has no keyring is
+// adopted.
+func (e *Engine) Serve(targets ...Target) { e.serve(false, targets) }
+
+// ServeFound is Serve for targets whose keyrings were found in the store. One whose keyring is gone
+// was removed by somebody: it is left alone, and no longer served.
+func (e *Engine) ServeFound(targets ...Target) { e.serve(true, targets) }
+
+func (e *Engine) serve(found bool, targets []Target) {
+	e.mu.Lock()
+	for _, t := range targets {
+		tr := e.trackLocked(t)
+		tr.found = found && (tr.found || !tr.served)
+		if tr.served {
+			continue
+		}
+		tr.served = true
+		e.served++
+		if !tr.held {
+			tr.held = true
+			e.arrived = append(e.arrived, tr)
+		}
+	}
+	e.mu.Unlock()
+	e.rouse()
+}
+
+// Drop has Run no longer look after the targets. The step in hand is finished.
+func (e *Engine) Drop(targets ...Target) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range targets {
+		if tr := e.tracks[t]; tr != nil {
+			e.dropLocked(tr)
+		}
+	}
+}
+
+// dropLocked forgets a target, if Run does not hold it: else Run does so itself. The caller holds
+// e.mu.
+func (e *Engine) dropLocked(tr *track) {
+	if tr.served {
+		tr.served = false
+		e.served--
+	}
+	if !tr.held && e.tracks[tr.target] == tr {
+		delete(e.tracks, tr.target)
+	}
+}
+
+// removed reports whether the keyring of a target that was found in the store is gone. To adopt it
+// again would give a key back to an application that somebody took out.
+func (e *Engine) removed(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !tr.found || tr.snap.Keyring != nil {
+		return false
+	}
+	if tr.served {
+		e.log.Warn("the keyring is gone: the target is served no longer; if that was a mistake, bring the keyring back or enroll the target again",
+			"target", tr.target.String(), "store", e.store.String())
+	}
+	e.dropLocked(tr)
+	return true
+}
+
+// arrivals gives what is served since the last call.
+func (e *Engine) arrivals() []*track {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	arrived := e.arrived
+	e.arrived = nil
+	return arrived
+}
+
+// leave ends the service of all targets; what is known of them stays, for Asked and Targets.
+func (e *Engine) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, tr := range e.tracks {
+		tr.served, tr.found, tr.held = false, false, false
+	}
+	e.served, e.arrived = 0, nil
+}
+
+// keeps reports whether Run is still to look after a target that it holds; one that it is not
+// to is forgotten.
+func (e *Engine) keeps(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if tr.served {
+		return true
+	}
+	tr.held = false
+	e.dropLocked(tr)
+	return false
+}
+
+// rouse has Run take account of what is new.
+func (e *Engine) rouse() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Targets lists what the engine has dealt with, in order.
+func (e *Engine) Targets() []Target {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var ts []Target
+	for t := range e.tracks {
+		ts = append(ts, t)
+	}
+	slices.SortFunc(ts, Target.Compare)
+	return ts
+}
+
+// rank is this replica's own place for a target among those that are due at one moment
+// (rendezvous hashing): a hint of who goes first, which needs no list of replicas.
+func (e *Engine) rank(t Target) uint32 {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, e.policy.Owner+" "+t.String())
+	return h.Sum32()
+}
