@@ -22,8 +22,9 @@ const (
 // Action is the next step of a target.
 type Action struct {
 	Step  Step
-	Until time.Time // StepWait: when to decide again
+	Until time.Time // StepWait: when to decide again; an idle look: when to do so if it was put off
 	Why   string
+	Idle  bool // StepObserve: of a settled target, so that it can wait
 	Watch bool // StepWait: the store has to be read meanwhile, for receivers to be known to do
 }
 
@@ -186,16 +187,16 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 	case wanted:
 		return look(o, now, "a new key is wanted")
 	case o.Sight == Unseen:
-		return look(o, now, "not looked yet")
+		return canWait(look(o, now, "not looked yet"), due)
 	case retires && retire.Step != StepWait:
-		return retire
+		return canWait(retire, due)
 	}
 	next := later(o.At.Add(p.Reconcile), o.NextLook)
 	if o.Sight == Unanswered || o.Sight == Barred {
 		next = o.NextLook
 	}
 	if !now.Before(next) {
-		return look(o, now, "time to look again")
+		return canWait(look(o, now, "time to look again"), due)
 	}
 	next = sooner(next, due)
 	if retires {
@@ -207,6 +208,14 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 		}
 	}
 	return Action{Step: StepWait, Until: next, Why: "settled"}
+}
+
+// canWait marks a look that can wait, though not for longer than until a new key is due.
+func canWait(a Action, due time.Time) Action {
+	if a.Step == StepObserve {
+		a.Idle, a.Until = true, due
+	}
+	return a
 }
 
 // decideRetire says what to do about previous keys whose time is over; nothing if there

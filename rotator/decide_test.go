@@ -75,12 +75,12 @@ func TestDecide(t *testing.T) {
 		{"no keyring, forbidden to look: never adopted blindly", set(settled(), func(c *situation) { c.s.Keyring, c.o.Sight, c.o.NextLook = nil, Forbidden, minute(5) }), StepWait, minute(5)},
 
 		{"settled", settled(), StepWait, minute(10)},
-		{"settled, not looked", set(settled(), func(c *situation) { c.o = Observation{} }), StepObserve, time.Time{}},
-		{"settled, time to look", set(settled(), func(c *situation) { c.o.At = minute(-10) }), StepObserve, time.Time{}},
+		{"settled, not looked", set(settled(), func(c *situation) { c.o = Observation{} }), StepObserve, minute(100)},
+		{"settled, time to look", set(settled(), func(c *situation) { c.o.At = minute(-10) }), StepObserve, minute(100)},
 		{"settled, due before the next look", set(settled(), func(c *situation) { c.w.Due = minute(3) }), StepWait, minute(3)},
 		{"settled, no schedule", set(settled(), func(c *situation) { c.w.Due = time.Time{} }), StepWait, minute(10)},
 		{"settled, no answer", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(2) }), StepWait, minute(2)},
-		{"settled, no answer, again", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(0) }), StepObserve, time.Time{}},
+		{"settled, no answer, again", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(0) }), StepObserve, minute(100)},
 		{"settled, barred", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(40) }), StepWait, minute(40)},
 		{"settled, forbidden", set(settled(), func(c *situation) { c.o.Sight, c.o.NextLook = Forbidden, minute(5) }), StepWait, minute(10)},
 
@@ -123,13 +123,13 @@ func TestDecide(t *testing.T) {
 		{"retire", previous(), StepRetire, time.Time{}},
 		{"retire: before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(2) }), StepWait, minute(2)},
 		{"retire: long before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(20), minute(-10) }), StepWait, minute(10)},
-		{"retire: the look is older than its end", set(previous(), func(c *situation) { c.o.At = minute(-2) }), StepObserve, time.Time{}},
+		{"retire: the look is older than its end", set(previous(), func(c *situation) { c.o.At = minute(-2) }), StepObserve, minute(100)},
 		{"retire: foreign key in force", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
-		{"retire: not looked", set(previous(), func(c *situation) { c.o = Observation{} }), StepObserve, time.Time{}},
+		{"retire: not looked", set(previous(), func(c *situation) { c.o = Observation{} }), StepObserve, minute(100)},
 		{"retire: no answer", set(previous(), func(c *situation) { c.o.Sight, c.o.NextLook = Unanswered, minute(1) }), StepWait, minute(1)},
 		{"retire: barred", set(previous(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(1) }), StepWait, minute(1)},
 		{"retire: forbidden to look, set it instead", set(previous(), func(c *situation) { c.o.Sight = Forbidden }), StepReassert, time.Time{}},
-		{"retire: forbidden, looked too early", set(previous(), func(c *situation) { c.o.Sight, c.o.At = Forbidden, minute(-2) }), StepObserve, time.Time{}},
+		{"retire: forbidden, looked too early", set(previous(), func(c *situation) { c.o.Sight, c.o.At = Forbidden, minute(-2) }), StepObserve, minute(100)},
 		{"retire: forbidden, after a failure", set(previous(), func(c *situation) { c.o.Sight, c.o.NextPush = Forbidden, minute(1) }), StepWait, minute(1)},
 		{"retire: replaced a moment ago by the store's clock", set(previous(), func(c *situation) { c.s.Written = minute(-3) }), StepWait, minute(7)},
 		{"retire: but seen replaced long ago", set(previous(), func(c *situation) { c.s.Written, c.o.Previous = minute(-3), map[string]time.Time{"V": minute(-10)} }), StepRetire, time.Time{}},
@@ -264,6 +264,9 @@ func TestDecide(t *testing.T) {
 		a := Decide(r.c.s, r.c.o, t0, r.c.w, &r.c.p)
 		if a.Step != r.want || !a.Until.Equal(r.till) {
 			t.Errorf("%s: %s until %s (%s), want %s until %s", r.name, a.Step, a.Until.Sub(t0), a.Why, r.want, r.till.Sub(t0))
+		}
+		if idle := a.Step == StepObserve && !a.Until.IsZero(); a.Idle != idle {
+			t.Errorf("%s: that it can wait: %t", r.name, a.Idle)
 		}
 		if a.Why == "" {
 			t.Errorf("%s: there is no reason", r.name)

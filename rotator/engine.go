@@ -22,6 +22,8 @@ type Engine struct {
 	log    *slog.Logger
 	events func(Event)
 
+	lookRate float64
+
 	wake  chan struct{}
 	slots chan struct{} // one for each visit under way
 
@@ -33,6 +35,13 @@ type Engine struct {
 	arrived  []*track      // of these, what Run has not taken in yet
 	lastRead moment        // when the store last answered, for whatever target
 	unbroken time.Duration // since when it has done so without a break, by the steady clock
+	readAt   moment        // when it last told a keyring
+	era      int           // how often it was found to be older than it had been
+	company  time.Duration // when another replica was last noticed, by the steady clock; 0: never
+
+	nextTurn  time.Duration // of a look that can wait, by the steady clock
+	stretched *Policy       // with the interval of looks that holds now
+	told      time.Duration // the interval that was last logged
 }
 
 // maxVisits is how many targets are dealt with at the same time.
@@ -44,16 +53,19 @@ type Options struct {
 	API    CallbackAPI
 	Policy Policy
 	Due    func(t Target, rotatedAt time.Time) time.Time // Schedule.Due; zero: never
-	Clock  Clock                                         // nil: SystemClock
-	Random io.Reader                                     // nil: crypto/rand
-	Log    *slog.Logger                                  // nil: none
-	Events func(Event)                                   // nil: none; called from the engine's goroutines
+	// LookRate bounds how many settled targets are looked at in a second, by stretching
+	// Policy.Reconcile; 0: unbounded.
+	LookRate float64
+	Clock    Clock        // nil: SystemClock
+	Random   io.Reader    // nil: crypto/rand
+	Log      *slog.Logger // nil: none
+	Events   func(Event)  // nil: none; called from the engine's goroutines
 }
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+		lookRate: o.LookRate, log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
 		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
@@ -92,11 +104,16 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	snap        Snapshot  // as last read or written
-	latest      time.Time // that the wall clock told, of what is remembered here
-	pending     Key       // the last pending key seen
-	pendingSeen watch     // of the pending key, for obs.Since
-	currentSeen watch     // of the current key, for obs.CurrentSince
+	snap        Snapshot      // as last read or written
+	kept        bool          // snap is still good, for all that is known
+	recalled    bool          // this visit began with snap, without a read
+	era         int           // Engine.era when it was last read
+	queued      bool          // a look that can wait has its turn
+	turn        time.Duration // when that comes, by the steady clock
+	latest      time.Time     // that the wall clock told, of what is remembered here
+	pending     Key           // the last pending key seen
+	pendingSeen watch         // of the pending key, for obs.Since
+	currentSeen watch         // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force
@@ -150,15 +167,21 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	if err := e.open(ctx, tr); err != nil {
 		return e.storeFailed(tr, StepObserve, err)
 	}
-	if e.removed(tr) {
-		return e.clock.Now()
-	}
 	e.purge(ctx, tr)
 	for range maxSteps {
 		if stopped.Err() != nil {
 			return e.clock.Now()
 		}
+		if tr.snap.Keyring == nil && e.removed(tr) {
+			return e.clock.Now()
+		}
 		a, w := e.decide(tr)
+		if a = e.turn(tr, a, w); tr.recalled && e.mustRead(tr, a) {
+			if err := e.read(ctx, tr); err != nil {
+				return e.storeFailed(tr, StepObserve, err)
+			}
+			continue
+		}
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
@@ -171,11 +194,15 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
 }
 
-// open begins a visit with a read of the keyring.
+// open begins a visit with a read of the keyring, or with what is remembered of it.
 func (e *Engine) open(ctx context.Context, tr *track) error {
 	tr.lastErr = nil
-	if e.hear(tr) {
+	news := e.hear(tr)
+	if news {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
+	}
+	if !news && e.recall(tr) {
+		return nil
 	}
 	return e.read(ctx, tr)
 }
@@ -183,7 +210,7 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 func (e *Engine) decide(tr *track) (Action, Wish) {
 	w, now := e.wish(tr), e.moment()
 	tr.date(now)
-	return Decide(tr.snap, tr.obs, now.wall, w, &e.policy), w
+	return Decide(tr.snap, tr.obs, now.wall, w, e.rules()), w
 }
 
 // carryOut does a step that was decided on. Its error is the store's.
@@ -255,7 +282,10 @@ func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
 	if phase != Begin {
 		e.publish(tr)
 	}
-	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Phase: phase, Why: a.Why, Until: a.Until, Err: err}
+	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Phase: phase, Why: a.Why, Err: err}
+	if a.Step == StepWait {
+		ev.Until = a.Until
+	}
 	if k := tr.snap.Keyring; k != nil {
 		if k.Rotation != nil {
 			ev.Rotation, ev.Reason, ev.Started = k.Rotation.ID, k.Rotation.Reason, k.Rotation.StartedAt

@@ -29,6 +29,8 @@ type memory struct {
 	changes  map[Target]time.Time
 	former   map[Target]Key
 	looks    int
+	reads    int
+	writes   int
 	purges   []int64
 	noPurge  bool
 	onLook   func() // once, before the answer
@@ -51,6 +53,7 @@ func (m *memory) Read(_ context.Context, t Target) (Snapshot, error) {
 	if m.away {
 		return Snapshot{}, errAway
 	}
+	m.reads++
 	s := m.rings[t]
 	if s.Keyring != nil {
 		s.Keyring = s.Keyring.Clone()
@@ -64,6 +67,7 @@ func (m *memory) Write(_ context.Context, t Target, k *Keyring, version int64) (
 	if m.away {
 		return 0, errAway
 	}
+	m.writes++
 	if m.rings[t].Version != version {
 		return 0, ErrConflict
 	}

@@ -98,7 +98,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 	defer cancel()
 	key, err := e.api.KeyInForce(call, tr.target)
 	now, t := e.now(tr), &e.policy.Timing
-	tr.looked, tr.obs.At = began, began.wall
+	tr.looked, tr.obs.At, tr.queued = began, began.wall, false
 	if err == nil {
 		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
 		if k := tr.snap.Keyring; k != nil && k.Pending() == nil && key.Equal(k.CallbackKey()) {

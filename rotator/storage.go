@@ -34,7 +34,7 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 }
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
-	began := e.moment()
+	began, era := e.moment(), e.eraNow()
 	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	s, err := e.store.Read(ctx, tr.target)
@@ -44,10 +44,12 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 	if tr.storeFails > 0 {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
+	e.notice(tr, s)
 	if !tr.snap.sameCurrent(s) {
 		tr.forget() // somebody else changed what is in force since this replica looked
 	}
 	e.took(tr, s, began)
+	tr.era = era
 	return nil
 }
 
@@ -103,7 +105,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	}
 	tr.pendingSeen.see(pend, unbroken, now.steady)
 	tr.currentSeen.see(cur, unbroken, now.steady)
-	tr.snap, tr.storeFails = s, 0
+	tr.snap, tr.storeFails, tr.kept, tr.recalled = s, 0, true, false
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
 }
@@ -114,6 +116,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 func (tr *track) date(now moment) {
 	if now.wall.Before(tr.latest) || now.wall.Before(tr.looked.wall) {
 		tr.forget() // the clock was set back: no time in memory means anything
+		tr.kept = false
 	}
 	tr.latest = now.wall
 	if tr.obs.Sight != Unseen {
@@ -214,7 +217,7 @@ func (e *Engine) purge(ctx context.Context, tr *track) {
 }
 
 func (e *Engine) storeFailed(tr *track, step Step, err error) time.Time {
-	tr.lastErr = err
+	tr.lastErr, tr.kept = err, false
 	tr.storeFails++
 	t := &e.policy.Timing
 	next := e.clock.Now().Add(e.delay(tr.storeFails, t.RetryMin, min(storeRetryMax, t.RetryMax)))

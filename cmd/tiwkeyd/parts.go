@@ -114,6 +114,10 @@ func (ps *parts) close() {
 	}
 }
 
+// lookShare is the share of Tencent's limit that looks at settled targets may take: one in so many
+// calls. The rest is for rotations, and for other replicas' looks.
+const lookShare = 4
+
 // engine makes the engine. An ownerless one leaves what it begins to others at once.
 func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 	policy := ps.policy
@@ -121,6 +125,7 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 		policy.Owner, policy.Timing.Lease = "nobody", 0
 	}
 	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Log: ps.log,
+		LookRate: ps.config.Rate / lookShare,
 		Events: func(ev rotator.Event) {
 			for _, f := range ps.events {
 				f(ev)

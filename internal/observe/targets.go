@@ -94,6 +94,7 @@ var (
 	visitDesc   = perTarget("tiwkeyd_target_visit_age_seconds", "Time since the engine last dealt with the target, or failed to.")
 	targetsDesc = prometheus.NewDesc("tiwkeyd_targets", "Targets that are looked after, by phase.", []string{"phase"}, nil)
 	overdueDesc = prometheus.NewDesc("tiwkeyd_targets_overdue", "Targets whose key should have been replaced longer ago than a rotation takes: TIWKEYD_PROPAGATION, TIWKEYD_ATTEMPT_LIMIT and TIWKEYD_RECONCILE together.", nil, nil)
+	lookDesc    = prometheus.NewDesc("tiwkeyd_look_interval_seconds", "How often a settled target is looked at: TIWKEYD_RECONCILE, or less often where there are so many targets that looks would take more than a quarter of TIWKEYD_RATE.", nil, nil)
 	tokenDesc   = prometheus.NewDesc("tiwkeyd_vault_token_ttl_seconds", "Time until the Vault token ends unless it is renewed; there is none while that is not known, or if it never ends.", nil, nil)
 )
 
@@ -102,7 +103,7 @@ type standings struct{ m *Monitor }
 
 // Describe names the metrics.
 func (standings) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc} {
+	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc, lookDesc} {
 		ch <- d
 	}
 }
@@ -148,6 +149,9 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(targetsDesc, prometheus.GaugeValue, float64(counts[phase]), phase)
 	}
 	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, float64(late))
+	if v.Engine != nil {
+		ch <- prometheus.MustNewConstMetric(lookDesc, prometheus.GaugeValue, v.Engine.Interval().Seconds())
+	}
 }
 
 func flag(on bool) float64 {
