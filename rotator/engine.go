@@ -216,7 +216,7 @@ func (e *Engine) decide(tr *track) (Action, Wish) {
 // carryOut does a step that was decided on. Its error is the store's.
 func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) error {
 	e.emit(tr, a, Begin, nil)
-	err := e.do(ctx, tr, a, w)
+	err := e.do(WithUrgency(ctx, e.urgency(tr, a, w)), tr, a, w)
 	switch {
 	case err == nil:
 		e.emit(tr, a, Done, nil)

@@ -16,7 +16,6 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
 	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
-	"golang.org/x/time/rate"
 
 	"tiwkeyd/rotator"
 )
@@ -60,7 +59,7 @@ type Client struct {
 	region       string
 	credentials  Credentials
 	transport    *transport
-	limits       map[string]*rate.Limiter // by API
+	limits       map[string]*Limiter // by API
 }
 
 // New gives a Client. It contacts nothing.
@@ -70,7 +69,7 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{scheme: scheme, host: host, region: o.Region, credentials: o.Credentials,
-		transport: newTransport(o.Now), limits: map[string]*rate.Limiter{}}
+		transport: newTransport(o.Now), limits: map[string]*Limiter{}}
 	if c.region == "" {
 		c.region = DefaultRegion
 	}
@@ -78,9 +77,7 @@ func New(o Options) (*Client, error) {
 		o.Rate = DefaultRate
 	}
 	for _, api := range apis {
-		// A burst of one: with more, a sliding second could see the burst and the rate.
-		c.limits[api.set] = rate.NewLimiter(rate.Limit(o.Rate), 1)
-		c.limits[api.describe] = rate.NewLimiter(rate.Limit(o.Rate), 1)
+		c.limits[api.set], c.limits[api.describe] = NewLimiter(o.Rate), NewLimiter(o.Rate)
 	}
 	return c, nil
 }
@@ -132,6 +129,21 @@ func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	return at, nil
+}
+
+// Limits tells how the limit of each API stands.
+func (c *Client) Limits() map[string]Limit {
+	all := map[string]Limit{}
+	for api, l := range c.limits {
+		all[api] = l.Limit()
+	}
+	return all
+}
+
+// tooMany reports whether a code says that there were too many calls: "RequestLimitExceeded", or one
+// of its kinds ("RequestLimitExceeded.UinLimitExceeded").
+func tooMany(code string) bool {
+	return code == "RequestLimitExceeded" || strings.HasPrefix(code, "RequestLimitExceeded.")
 }
 
 // Close drops idle connections.
@@ -216,7 +228,8 @@ func (c *Client) call(ctx context.Context, action string, t rotator.Target, k ro
 }
 
 func (c *Client) send(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request, used Credential) (*answer, *rotator.APIError) {
-	if err := c.limits[action].Wait(ctx); err != nil {
+	place, err := c.limits[action].Wait(ctx)
+	if err != nil {
 		return nil, notSent(action, t, fmt.Errorf("wait for a place within the rate limit: %w", err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -225,7 +238,11 @@ func (c *Client) send(ctx context.Context, action string, t rotator.Target, k ro
 	base.SetContext(ctx)
 	got := &answer{BaseResponse: &tchttp.BaseResponse{}}
 	if err := c.sdk(used).Send(request(base), got); err != nil {
-		return nil, explain(action, t, k, err)
+		answer := explain(action, t, k, err)
+		if tooMany(answer.Code) {
+			c.limits[action].Exceeded(place)
+		}
+		return nil, answer
 	}
 	if got.Response == nil || got.Response.RequestID == nil || *got.Response.RequestID == "" {
 		return nil, classify(action, t, codeUnexpected, "the answer has no RequestId", "")

@@ -102,7 +102,7 @@ func (w *watch) token() string {
 // serves says which engine it is now.
 func (w *watch) serves(ps *parts, engine *rotator.Engine) {
 	w.serving.Store(ps.config)
-	w.monitor.Serve(observe.Served{Engine: engine, Targets: ps.config.Targets, Policy: ps.policy, TokenExpiry: ps.tokenExpiry, StallLimit: w.stall})
+	w.monitor.Serve(observe.Served{Engine: engine, Targets: ps.config.Targets, Policy: ps.policy, TokenExpiry: ps.tokenExpiry, Limits: ps.tencent.Limits, StallLimit: w.stall})
 }
 
 // reloaded tells how a reload went. After one that succeeded the daemon is ready once it serves.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/tencent"
 )
 
 // Monitor outlives the engines, of which every reload makes another.
@@ -35,7 +36,8 @@ type Served struct {
 	// TokenExpiry is when the store's token ends, as far as that is known and it does; nil: the
 	// store has none.
 	TokenExpiry func() (time.Time, bool)
-	StallLimit  time.Duration // 0: Engine.StallLimit()
+	Limits      func() map[string]tencent.Limit // by API; nil: nothing is known of them
+	StallLimit  time.Duration                   // 0: Engine.StallLimit()
 }
 
 // memory is what is remembered of a target from one engine to the next.
@@ -54,7 +56,7 @@ func New(build Build) *Monitor {
 	m := &Monitor{Registry: prometheus.NewRegistry(), counts: newCounts(), calls: newCalls(), targets: map[rotator.Target]*memory{}}
 	m.counts.register(m.Registry, build)
 	m.calls.register(m.Registry)
-	m.Registry.MustRegister(standings{m}, token{m})
+	m.Registry.MustRegister(standings{m}, token{m}, limits{m})
 	return m
 }
 

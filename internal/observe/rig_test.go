@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/tencent"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -150,7 +151,9 @@ func watched(t *testing.T, m *Monitor, w *world, targets ...rotator.Target) *rot
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Serve(Served{Engine: e, Targets: targets, Policy: p})
+	m.Serve(Served{Engine: e, Targets: targets, Policy: p, Limits: func() map[string]tencent.Limit {
+		return map[string]tencent.Limit{setAPI: {Allowed: 6.5, Exceeded: 2}}
+	}})
 	return e
 }
 

@@ -55,7 +55,8 @@ func TestLifeOfATarget(t *testing.T) {
 		r.expect("the visit was a while ago", map[string]string{of(one, "target_visit_age_seconds"): seconds(visited)})
 		time.Sleep(time.Until(at.Add(24*time.Hour)) + propagation + time.Minute)
 		r.expect("a day later", map[string]string{rotations(one, "schedule", "committed"): "1", of(one, "target_phase", "phase", "settled"): "1", "tiwkeyd_targets_overdue": "0",
-			"tiwkeyd_look_interval_seconds": seconds(policy("me").Reconcile)})
+			"tiwkeyd_look_interval_seconds":                      seconds(policy("me").Reconcile),
+			`tiwkeyd_tencent_rate_allowed{api="` + setAPI + `"}`: "6.5", `tiwkeyd_tencent_limit_exceeded_total{api="` + setAPI + `"}`: "2"})
 	})
 }
 

@@ -1,0 +1,194 @@
+package tencent
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"tiwkeyd/rotator"
+)
+
+// Limiter hands out the places within the limit of one API, which all programs of an account share
+// without knowing of each other. It sends as fast as it may (additive increase) and slows down when
+// Tencent says RequestLimitExceeded (multiplicative decrease), as TCP shares a line. The most urgent
+// call that waits goes first, and of those the one that waits longest. While nobody waits it
+// costs nothing.
+type Limiter struct {
+	mu      sync.Mutex
+	most    float64 // places a second
+	allowed float64
+	step    float64       // by how much allowed grows in a second
+	quiet   time.Duration // for how long calls were sent as fast as allowed, since step last changed
+	slowed  time.Time     // when allowed last became less
+
+	last    time.Time // the last place
+	waiting waiters
+	arrived int // so far, for their order
+	granted int
+	limited int64
+	timer   *time.Timer // nil: nobody waits
+}
+
+const (
+	// margin keeps calls that are a little early on their way out of the second before.
+	margin = 0.975
+	// startShare is the share of the limit that a program begins with: the others may use the rest.
+	startShare = 0.25
+	// slower is what is left of the rate at a RequestLimitExceeded, found at the first, when it
+	// grew fast.
+	slower, found = 0.95, 0.85
+	// The step of the increase, as a share of the limit per second: until the limit is found,
+	// after that, and how large it gets when it doubles with each further spell in which Tencent
+	// says nothing. The small one makes an excess rare: less than one call in a thousand.
+	findStep, steadyStep, largestStep = 1.0 / 20, 1.0 / 20000, 1.0 / 100
+	doubleAfter                       = 2 * time.Minute
+	leastShare                        = 1.0 / 100
+	// lowShare is how often the call that came first gets the place of a more urgent one.
+	lowShare = 50
+)
+
+// NewLimiter gives a Limiter for so many calls a second at most.
+func NewLimiter(rate float64) *Limiter {
+	most := rate * margin
+	return &Limiter{most: most, allowed: most * startShare, step: most * findStep}
+}
+
+// Wait waits for a place, and returns when that was. Its error is ctx's.
+func (l *Limiter) Wait(ctx context.Context) (time.Time, error) {
+	if err := ctx.Err(); err != nil {
+		return time.Time{}, err
+	}
+	l.mu.Lock()
+	w := &waiter{urgency: rotator.UrgencyOf(ctx), number: l.arrived, place: make(chan time.Time, 1)}
+	l.arrived++
+	heap.Push(&l.waiting, w)
+	if l.timer == nil {
+		l.serve(false)
+	}
+	l.mu.Unlock()
+	select {
+	case at := <-w.place:
+		return at, nil
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.index >= 0 {
+		heap.Remove(&l.waiting, w.index)
+	} // else its place is lost: nobody is told that it is free
+	return time.Time{}, ctx.Err()
+}
+
+// serve grants the places whose time has come and sees to the next. behind says that the calls had
+// to wait. The caller holds l.mu.
+func (l *Limiter) serve(behind bool) {
+	l.timer = nil
+	for l.waiting.Len() > 0 {
+		now := time.Now()
+		gap := time.Duration(float64(time.Second) / l.allowed)
+		if wait := gap - now.Sub(l.last); wait > 0 {
+			l.timer = time.AfterFunc(wait, func() {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.serve(true)
+			})
+			return
+		}
+		if behind {
+			l.grow(min(now.Sub(l.last), 2*gap))
+		}
+		// A timer that was late must not make the rate less; nobody may save up places, though.
+		if l.last = l.last.Add(gap); now.Sub(l.last) > gap/4 {
+			l.last = now
+		}
+		w := l.next()
+		w.place <- now
+	}
+}
+
+// next takes out who is to go. The caller holds l.mu.
+func (l *Limiter) next() *waiter {
+	l.granted++
+	first := 0
+	if l.granted%lowShare == 0 {
+		for i, w := range l.waiting {
+			if w.number < l.waiting[first].number {
+				first = i
+			}
+		}
+	}
+	return heap.Remove(&l.waiting, first).(*waiter)
+}
+
+// grow makes the rate larger by what a spell of d is worth. The caller holds l.mu.
+func (l *Limiter) grow(d time.Duration) {
+	l.allowed = min(l.most, l.allowed+l.step*d.Seconds())
+	if l.quiet += d; l.quiet >= doubleAfter && l.step < l.most*findStep {
+		l.quiet, l.step = 0, min(2*l.step, l.most*largestStep)
+	}
+}
+
+// Exceeded says that Tencent refused a call for its limit, which had its place at sent. Of the calls
+// that were under way together only the first counts.
+func (l *Limiter) Exceeded(sent time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limited++
+	if !sent.After(l.slowed) {
+		return
+	}
+	l.slowed = time.Now()
+	left := slower
+	if l.step > l.most*largestStep {
+		left = found
+	}
+	l.allowed = max(l.most*leastShare, l.allowed*left)
+	l.step, l.quiet = l.most*steadyStep, 0
+}
+
+// Limit is how a Limiter stands.
+type Limit struct {
+	Allowed  float64 // calls a second
+	Exceeded int64   // how often Tencent refused a call for its limit
+}
+
+// Limit tells how it stands.
+func (l *Limiter) Limit() Limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Limit{l.allowed, l.limited}
+}
+
+// waiter is a call that waits.
+type waiter struct {
+	urgency rotator.Urgency
+	number  int
+	place   chan time.Time
+	index   int // in the heap; -1: it has its place
+}
+
+type waiters []*waiter
+
+func (w waiters) Len() int { return len(w) }
+func (w waiters) Less(i, j int) bool {
+	if w[i].urgency != w[j].urgency {
+		return w[i].urgency > w[j].urgency
+	}
+	return w[i].number < w[j].number
+}
+func (w waiters) Swap(i, j int) {
+	w[i], w[j] = w[j], w[i]
+	w[i].index, w[j].index = i, j
+}
+func (w *waiters) Push(x any) {
+	x.(*waiter).index = len(*w)
+	*w = append(*w, x.(*waiter))
+}
+func (w *waiters) Pop() any {
+	old := *w
+	last := old[len(old)-1]
+	old[len(old)-1], last.index = nil, -1
+	*w = old[:len(old)-1]
+	return last
+}
