@@ -45,8 +45,9 @@ receivers: vault ## receivers in other languages, and a fleet of them; needs pyt
 browser: ## the status page in a real browser; needs chromium; SCREENSHOTS=DIR keeps what it looks like
 	cd $(BROWSER) && TIWKEYD_SCREENSHOTS=$(abspath $(SCREENSHOTS)) $(GO) test -count 1 -timeout 10m ./...
 
-prove: ## a million simulated rotations and the whole exhaustive search: a quarter of an hour on two cores
+prove: ## a million simulated rotations, ten fleets, and the whole exhaustive search: half an hour on two cores
 	TIWKEYD_SIM_ROTATIONS=1000000 $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
+	TIWKEYD_SIM_FLEETS=10 $(GO) test -run Fleet -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_EXHAUSTIVE=full $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
 
 TIME    = 3m
