@@ -219,7 +219,7 @@ func (f *fleet) seal(d time.Duration) {
 }
 
 // TestPartition cuts off one of five daemons in the middle of a rotation of all applications: its
-// share waits for its lease, and for its turn within the limit.
+// share waits for its lease to end, and for its turn within the limit.
 func TestPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
@@ -243,8 +243,9 @@ func TestPartition(t *testing.T) {
 		delayed := f.worst()
 		f.settled()
 		f.stopAll()
-		allowed := f.policy.Timing.Lease + n/(limit*4/5)*time.Second
-		t.Logf("worst delay %s, without the partition %s; it had staged %d in two rotations; lease %s, the limit for all %s", delayed, undisturbed, had, f.policy.Timing.Lease, allowed-f.policy.Timing.Lease)
+		// Who takes over has rotations of its own, and each run shares them out differently.
+		allowed := undisturbed + 2*f.policy.Timing.Lease
+		t.Logf("worst delay %s, without the partition %s; it had staged %d in two rotations; lease %s", delayed, undisturbed, had, f.policy.Timing.Lease)
 		if f.fault != "" || delayed > allowed {
 			t.Errorf("delay %s, allowed %s; %s", delayed, allowed, f.fault)
 		}
