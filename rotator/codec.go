@@ -51,6 +51,9 @@ func (k *Keyring) Encode() ([]byte, error) {
 		o.put("rotation", k.Rotation.object())
 	}
 	o.putTime("rotated_at", k.RotatedAt)
+	if !k.Overrides.isZero() {
+		o.put("overrides", k.Overrides.object())
+	}
 	if len(k.History) > 0 {
 		past := []object{}
 		for i := range k.History {
@@ -126,6 +129,12 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 	var rotation json.RawMessage
 	if d.may(o, "rotation", &rotation); rotation != nil {
 		k.Rotation = d.rotation(rotation)
+	}
+	var overrides json.RawMessage
+	if d.may(o, "overrides", &overrides); overrides != nil {
+		if k.Overrides = d.overrides(d.object("overrides", overrides)); k.Overrides.isZero() {
+			k.Overrides = nil
+		}
 	}
 	var history []json.RawMessage
 	d.may(o, "history", &history)

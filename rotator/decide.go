@@ -173,7 +173,7 @@ func readyAt(k *Keyring, pend *Entry, o Observation, now time.Time, p *Policy) t
 
 func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
 	due := w.Due
-	if r := s.Keyring.Rotation; r != nil {
+	if r := s.Keyring.Rotation; r != nil && !w.Paused {
 		due = p.plausible(r.RetryAt, now, jittered(p.Timing.RefusedMax)) // the last rotation failed
 	}
 	seen := (o.Sight == Seen || o.Sight == Forbidden) && o.younger(p.Reconcile+p.Timing.PushDeadline, now)

@@ -35,10 +35,11 @@ const (
 type Keyring struct {
 	Target         Target
 	Keys           []Entry
-	Rotation       *Rotation // nil when nothing is in hand and nothing has failed
-	RotatedAt      time.Time // when the current key was found in force; zero: never rotated
-	AcceptUnsigned bool      // callbacks are unsigned until the first key is in force
-	History        []Past    // the rotations that ended of late, the newest last; never changed in place
+	Rotation       *Rotation  // nil when nothing is in hand and nothing has failed
+	RotatedAt      time.Time  // when the current key was found in force; zero: never rotated
+	AcceptUnsigned bool       // callbacks are unsigned until the first key is in force
+	History        []Past     // the rotations that ended of late, the newest last; never changed in place
+	Overrides      *Overrides // nil: what is configured for all applies; never changed in place
 
 	extra object // fields of the stored form that this program does not know
 }

@@ -76,4 +76,7 @@ func (p *Policy) probe() time.Duration { return min(30*time.Second, p.Propagatio
 type Wish struct {
 	Due   time.Time // by schedule; zero: never
 	Asked Reason    // on demand; "" if nobody asked
+
+	// Paused has nothing begin but what is asked for. Due is zero then.
+	Paused bool
 }

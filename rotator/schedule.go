@@ -35,6 +35,21 @@ func ParseSchedule(spec string, splay time.Duration) (*Schedule, error) {
 	return &Schedule{cron: s, splay: splay}, nil
 }
 
+// With is another specification with the same splay.
+func (s *Schedule) With(spec string) (*Schedule, error) { return ParseSchedule(spec, s.splay) }
+
+// RoomFor reports whether there is time for a rotation that takes d from each run to the next.
+func (s *Schedule) RoomFor(d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	first := s.Due(Target{}, time.Now())
+	if gap := s.Due(Target{}, first).Sub(first); gap <= d {
+		return fmt.Errorf("it comes every %s, but one rotation takes longer than the propagation of %s", gap, d)
+	}
+	return nil
+}
+
 // Due is when the key of t, in force since rotatedAt, is to be replaced: at once if it never
 // was, and in the past if a run was missed. A target's offset within the splay is the same
 // every time. "@every" counts from the target's own last rotation and needs no splay.

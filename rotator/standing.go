@@ -15,6 +15,8 @@ type Standing struct {
 	RotatedAt  time.Time // zero: never
 	Due        time.Time // when the schedule wants the next key; long ago if the key was never replaced; zero: never
 
+	Paused bool // no rotation begins by itself
+
 	PendingID string    // of the pending key; "" if there is none
 	ReadyAt   time.Time // when every receiver accepts the pending key
 
@@ -70,7 +72,7 @@ func (e *Engine) publish(tr *track) {
 			s.Previous++
 		}
 	}
-	s.Due = e.due(tr.target, tr.snap.rotatedAt(now, &e.policy))
+	s.Due, s.Paused = e.dueAt(tr.target, k, tr.snap.rotatedAt(now, &e.policy)), k.paused()
 	if cur := k.Current(); cur != nil {
 		s.KeyID, s.KeyCreated = cur.Key.ID(), cur.CreatedAt
 	}
@@ -80,7 +82,7 @@ func (e *Engine) publish(tr *track) {
 		s.LastError = r.LastError
 	}
 	if pend != nil {
-		s.PendingID, s.ReadyAt = pend.Key.ID(), readyAt(k, pend, tr.obs, now, &e.policy)
+		s.PendingID, s.ReadyAt = pend.Key.ID(), readyAt(k, pend, tr.obs, now, e.policy.of(k))
 	}
 	if tr.obs.Sight == Seen {
 		s.Drift = !tr.obs.Key.Equal(k.CallbackKey()) && (pend == nil || !tr.obs.Key.Equal(pend.Key))

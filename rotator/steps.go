@@ -10,7 +10,7 @@ import (
 // do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
 // ask for another read; any other error is the store's.
 func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
-	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
+	k, now, p := tr.snap.Keyring, e.clock.Now(), e.policy.of(tr.snap.Keyring)
 	switch a.Step {
 	case StepObserve:
 		return e.observe(ctx, tr, w)
@@ -64,7 +64,7 @@ func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
 		e.log.Warn("no key is set at Tencent: callbacks were unsigned until now, and are until the first key is in force",
 			"target", tr.target.String())
 	}
-	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, &e.policy))
+	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, e.policy.of(tr.snap.Keyring)))
 }
 
 func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) error {
@@ -84,7 +84,7 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 	default:
 		reason = BySchedule
 	}
-	if err := e.write(ctx, tr, k.staged(key, id, reason, now, &e.policy)); err != nil {
+	if err := e.write(ctx, tr, k.staged(key, id, reason, now, e.policy.of(k))); err != nil {
 		return err
 	}
 	tr.obs.Refused, tr.pushFails = Key{}, 0
@@ -138,10 +138,10 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 		return nil
 	}
 	due := w.Due
-	if k.Rotation != nil {
+	if k.Rotation != nil && !w.Paused {
 		due = e.policy.plausible(k.Rotation.RetryAt, now, jittered(e.policy.Timing.RefusedMax))
 	}
-	if w.Asked == "" && now.Before(due) {
+	if w.Asked == "" && (due.IsZero() || now.Before(due)) {
 		return nil
 	}
 	reason := w.Asked

@@ -22,6 +22,8 @@ type targetStatus struct {
 	Keys       []keyStatus `json:"keys"`
 	Reason     string      `json:"reason,omitempty"`
 	Attempts   int         `json:"attempts,omitempty"`
+	Paused     bool        `json:"paused,omitempty"`
+	Overrides  []string    `json:"overrides,omitempty"` // NAME=VALUE, as tiwkeyd set takes them
 	RotatedAt  *time.Time  `json:"rotated_at,omitempty"`
 	Next       *time.Time  `json:"next_rotation,omitempty"`
 	LastError  string      `json:"last_error,omitempty"`
@@ -54,10 +56,14 @@ func (p *program) statusCommand() *cobra.Command {
 }
 
 func (p *program) status(ctx context.Context, parts *parts, asJSON bool) error {
+	targets, err := parts.targets(ctx)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	all := []targetStatus{}
 	var failed []error
-	for _, t := range parts.config.Targets {
+	for _, t := range targets {
 		s, err := parts.store.Read(ctx, t)
 		st := statusOf(t, s.Keyring, parts.schedule, now)
 		if err != nil {
@@ -94,7 +100,15 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 		st.Keys = append(st.Keys, ks)
 	}
 	st.RotatedAt = optional(k.RotatedAt)
-	next := schedule.Due(t, k.RotatedAt)
+	next := dueOf(t, k, schedule)
+	if o := k.Overrides; o != nil {
+		st.Paused = o.Paused
+		for i, value := range overridesText(o) {
+			if value != "" {
+				st.Overrides = append(st.Overrides, overrideNames[i]+"="+value)
+			}
+		}
+	}
 	if r := k.Rotation; r != nil {
 		st.Reason, st.Attempts = string(r.Reason), r.Attempts
 		if k.Pending() == nil {
@@ -108,9 +122,21 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 		if next.Before(now) {
 			next = now
 		}
-		st.Next = optional(next)
+		if !st.Paused {
+			st.Next = optional(next)
+		}
 	}
 	return st
+}
+
+// dueOf is when the next key is due by schedule, the target's own if that can be used.
+func dueOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule) time.Time {
+	if o := k.Overrides; o != nil && o.Schedule != "" {
+		if own, err := schedule.With(o.Schedule); err == nil {
+			schedule = own
+		}
+	}
+	return schedule.Due(t, k.RotatedAt)
 }
 
 // phaseOf is where a target stands, in a word or two.
@@ -159,6 +185,9 @@ func printStatus(out io.Writer, all []targetStatus) error {
 			}
 		}
 		next := "-"
+		if st.Paused {
+			next = "paused"
+		}
 		if st.Next != nil {
 			next = st.Next.Format(time.RFC3339)
 		}

@@ -44,6 +44,9 @@ func phaseOf(s rotator.Standing, now time.Time) string {
 // due is when the schedule wants a target's next key; at once, for one whose key was never
 // replaced, is when this process began to look after it. Zero is never.
 func due(s rotator.Standing, of memory) time.Time {
+	if s.Paused {
+		return time.Time{}
+	}
 	if !s.Adopted || (!s.Due.IsZero() && s.RotatedAt.IsZero()) {
 		return of.since
 	}
@@ -53,7 +56,7 @@ func due(s rotator.Standing, of memory) time.Time {
 // next is when the next rotation is to begin, or should have: after one that failed, it is the
 // next attempt.
 func next(s rotator.Standing, of memory) time.Time {
-	if s.PendingID == "" && s.Reason != "" && !s.RetryAt.IsZero() {
+	if s.PendingID == "" && !s.Paused && s.Reason != "" && !s.RetryAt.IsZero() {
 		return s.RetryAt
 	}
 	return due(s, of)

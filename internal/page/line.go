@@ -84,6 +84,8 @@ func nextOf(r *observe.Row, now time.Time) (words, at string) {
 		return "in force " + relative(r.ReadyAt, now), rfc3339(r.ReadyAt)
 	case r.PendingID != "":
 		return "under way", ""
+	case r.Paused:
+		return "paused", ""
 	case r.Next.IsZero():
 		return "on demand", ""
 	case r.Next.After(now):

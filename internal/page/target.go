@@ -121,6 +121,9 @@ func facts(r *observe.Row, now time.Time) []fact {
 		if r.Next.IsZero() {
 			onDemand = "on demand only"
 		}
+		if r.Paused {
+			onDemand = "paused: on demand only"
+		}
 		add("Next key", onDemand, false, r.Next)
 	}
 	add("Older keys still accepted", fmt.Sprint(r.Previous), false, time.Time{})

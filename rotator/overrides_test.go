@@ -1,0 +1,225 @@
+package rotator
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPolicyOf(t *testing.T) {
+	p := &Policy{Grace: time.Hour, Propagation: 6 * time.Minute, Reconcile: time.Minute}
+	for i, r := range []struct {
+		o                  *Overrides
+		grace, propagation time.Duration
+	}{
+		{nil, time.Hour, 6 * time.Minute},
+		{&Overrides{Paused: true, Schedule: "@daily"}, time.Hour, 6 * time.Minute},
+		{&Overrides{Grace: 48 * time.Hour}, 48 * time.Hour, 6 * time.Minute},
+		{&Overrides{Grace: 20 * time.Minute}, 20 * time.Minute, 6 * time.Minute},
+		{&Overrides{Grace: time.Second}, MinGrace, 6 * time.Minute},
+		{&Overrides{Propagation: 10 * time.Minute}, time.Hour, 10 * time.Minute},
+		{&Overrides{Propagation: time.Minute}, time.Hour, 6 * time.Minute},
+		{&Overrides{Propagation: 1000 * time.Hour}, time.Hour, MaxPropagation},
+	} {
+		got := p.of(&Keyring{Overrides: r.o})
+		if got.Grace != r.grace || got.Propagation != r.propagation || got.Reconcile != p.Reconcile {
+			t.Errorf("%d: grace %s, propagation %s", i, got.Grace, got.Propagation)
+		}
+	}
+	if p.of(nil) != p || p.Grace != time.Hour {
+		t.Error("of no keyring, or the policy itself was changed")
+	}
+}
+
+func TestOverridesValidate(t *testing.T) {
+	p := &Policy{Propagation: 6 * time.Minute}
+	for _, r := range []struct {
+		o    Overrides
+		want string // "" is valid
+	}{
+		{Overrides{}, ""},
+		{Overrides{Schedule: "CRON_TZ=Asia/Shanghai 0 4 * * 0", Grace: 48 * time.Hour, Propagation: 10 * time.Minute, Paused: true}, ""},
+		{Overrides{Grace: MinGrace, Propagation: 6 * time.Minute}, ""},
+		{Overrides{Grace: MinGrace - time.Second}, "grace"},
+		{Overrides{Grace: MaxGrace + time.Second}, "grace"},
+		{Overrides{Grace: MinGrace + time.Millisecond}, "grace"},
+		{Overrides{Propagation: 6*time.Minute - time.Second}, "no target may be below"},
+		{Overrides{Propagation: MaxPropagation + time.Second}, "propagation"},
+		{Overrides{Propagation: 6*time.Minute + time.Millisecond}, "propagation"},
+		{Overrides{Schedule: "now and then"}, "schedule"},
+		{Overrides{Schedule: "@every 6m"}, "takes longer than the propagation"},
+		{Overrides{Schedule: "@every 8m", Propagation: 10 * time.Minute}, "takes longer than the propagation"},
+	} {
+		err := r.o.Validate(p)
+		if (err == nil) != (r.want == "") || (err != nil && !strings.Contains(err.Error(), r.want)) {
+			t.Errorf("%+v: %v", r.o, err)
+		}
+	}
+	err := (&Overrides{Schedule: "x", Grace: 1, Propagation: 1}).Validate(p)
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("not all that is wrong is told: %v", err)
+	}
+}
+
+func TestOverridesStored(t *testing.T) {
+	target := targets(1)[0]
+	k := &Keyring{Target: target, Keys: []Entry{{Key: keyC, State: Current}}}
+	o := Overrides{Schedule: "@daily", Grace: time.Hour, Propagation: 10 * time.Minute, Paused: true}
+	n := k.With(o)
+	if k.Overrides != nil {
+		t.Fatal("With changed what it was given")
+	}
+	text, err := n.Encode()
+	if err != nil || !strings.Contains(string(text), `"overrides":{"grace":3600,"paused":true,"propagation":600,"schedule":"@daily"}`) {
+		t.Fatalf("%s, %v", text, err)
+	}
+	// A member of a newer version stays, whatever is changed.
+	text = []byte(strings.Replace(string(text), `"grace":3600`, `"grace":3600,"newer":[1]`, 1))
+	back, err := DecodeKeyring(target, text)
+	if err != nil || back.Overrides.Grace != o.Grace || back.Overrides.Propagation != o.Propagation || back.Overrides.Schedule != o.Schedule || !back.Overrides.Paused {
+		t.Fatalf("%+v, %v", back.Overrides, err)
+	}
+	if text, _ = back.With(Overrides{}).Encode(); !strings.Contains(string(text), `"overrides":{"newer":[1]}`) {
+		t.Errorf("%s", text)
+	}
+	if text, _ = n.With(Overrides{}).Encode(); strings.Contains(string(text), "overrides") {
+		t.Errorf("%s", text)
+	}
+	plain, _ := k.Encode()
+	for _, bad := range []string{`7`, `{"grace":"1h"}`, `{"grace":-1}`, `{"propagation":1.5}`, `{"paused":"yes"}`, `{"schedule":5}`} {
+		if _, err := DecodeKeyring(target, []byte(strings.Replace(string(plain), "{", `{"overrides":`+bad+`,`, 1))); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// overridden gives an engine for one target with overrides of its own, due every three hours.
+func overridden(t *testing.T, o Overrides) (*memory, *Engine, Target, func() string) {
+	t.Helper()
+	m, target := newMemory(), targets(1)[0]
+	m.adoptedKey(target, "value")
+	s := m.rings[target]
+	s.Keyring = s.Keyring.With(o)
+	m.rings[target] = s
+	e, log := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
+	e.reschedule = func(spec string) (*Schedule, error) { return ParseSchedule(spec, 0) }
+	return m, e, target, log.String
+}
+
+// TestPaused: nothing begins by itself, also not what was rolled back; who asks by name is served.
+func TestPaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e, target, _ := overridden(t, Overrides{Paused: true})
+		stop := running(e, []Target{target})
+		defer stop()
+		e.Ask(BySignal, target)
+		time.Sleep(24 * time.Hour)
+		if n := m.setCalls(target); n != 0 || len(e.Asked()) != 0 {
+			t.Errorf("%d Set calls; asked for: %v", n, e.Asked())
+		}
+		if s := e.Standings()[0]; !s.Paused || !s.Due.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		m.change(func() { m.setErrs = refuse(1, Refused, "UnauthorizedOperation.SdkAppId") })
+		e.Ask(ByCommand, target)
+		time.Sleep(24 * time.Hour)
+		if n, k := m.setCalls(target), m.keyring(target); n != 1 || k.Rotation == nil {
+			t.Errorf("%d Set calls after one that was refused: %s", n, describe(k))
+		}
+		e.Ask(ByCommand, target)
+		time.Sleep(24 * time.Hour)
+		if n, k := m.setCalls(target), m.keyring(target); n != 2 || k.Rotation != nil || len(k.Keys) != 1 || k.Overrides == nil {
+			t.Errorf("asked for by name: %d Set calls, %s", n, describe(k))
+		}
+		m.change(func() { m.inForce[target] = NewKey("", "foreign") })
+		time.Sleep(tablePolicy.Reconcile + time.Minute)
+		if !m.signing(target).Equal(m.keyring(target).CallbackKey()) {
+			t.Error("a foreign key was left in force")
+		}
+	})
+}
+
+// TestPausedMeanwhile: a target that is paused while the daemon remembers it otherwise is not staged.
+func TestPausedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e, target, _ := overridden(t, Overrides{})
+		e.lookRate = 5
+		others := targets(50)[1:]
+		for _, o := range others { // whose looks keep what is remembered good
+			m.adoptedKey(o, "value-"+o.String())
+		}
+		e.Serve(others...)
+		stop := running(e, []Target{target})
+		defer stop()
+		time.Sleep(2*time.Hour - time.Second) // due at two hours
+		m.change(func() {
+			s := m.rings[target]
+			s.Keyring, s.Version = s.Keyring.With(Overrides{Paused: true}), s.Version+1
+			m.rings[target] = s
+		})
+		time.Sleep(time.Hour)
+		if k := m.keyring(target); m.setCalls(target) != 0 || k.Pending() != nil {
+			t.Errorf("%d Set calls, %s", m.setCalls(target), describe(k))
+		}
+		if m.setCalls(others[0]) != 1 {
+			t.Error("the others are not rotated")
+		}
+	})
+}
+
+// TestOverridesApply: a target's own schedule, grace and propagation; one that cannot be read does not
+// leave it without.
+func TestOverridesApply(t *testing.T) {
+	for _, r := range []struct {
+		o        Overrides
+		sets     int
+		warns    bool
+		accepted time.Duration // the replaced key
+		wait     time.Duration
+	}{
+		{Overrides{}, 8, false, tablePolicy.Grace, tablePolicy.Propagation},
+		{Overrides{Schedule: "0 */6 * * *"}, 5, false, tablePolicy.Grace, tablePolicy.Propagation},
+		{Overrides{Schedule: "whenever"}, 8, true, tablePolicy.Grace, tablePolicy.Propagation},
+		{Overrides{Grace: 5 * time.Hour, Propagation: 20 * time.Minute}, 7, false, 5 * time.Hour, 20 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, e, target, log := overridden(t, r.o)
+			stop := running(e, []Target{target})
+			time.Sleep(24*time.Hour + 30*time.Minute)
+			stop()
+			k := m.keyring(target)
+			if m.setCalls(target) != r.sets || strings.Contains(log(), "level=WARN") != r.warns {
+				t.Errorf("%+v: %d rotations in a day\n", r.o, m.setCalls(target))
+			}
+			cur := k.Current()
+			if got := cur.PushAfter.Sub(cur.CreatedAt); got != r.wait {
+				t.Errorf("%+v: receivers have %s", r.o, got)
+			}
+			for _, entry := range k.Keys {
+				if entry.State == Previous && entry.AcceptUntil.Sub(cur.ActivatedAt) > r.accepted {
+					t.Errorf("%+v: the replaced key is accepted for %s", r.o, entry.AcceptUntil.Sub(cur.ActivatedAt))
+				}
+			}
+			if last := k.History[len(k.History)-1]; last.Overlap != r.accepted {
+				t.Errorf("%+v: accepted for %s", r.o, last.Overlap)
+			}
+		})
+	}
+}
+
+// TestPausedIsNotHeldBack: that Tencent does not tell is not written down as a rotation that failed,
+// where none is wanted.
+func TestPausedIsNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e, target, _ := overridden(t, Overrides{Paused: true})
+		m.lookErrs = []error{&APIError{Class: Refused, Code: "ResourceUnavailable.ServiceExpired"}, errors.New("odd")}
+		stop := running(e, []Target{target})
+		time.Sleep(4 * time.Hour)
+		stop()
+		if k := m.keyring(target); k.Rotation != nil {
+			t.Errorf("%s", describe(k))
+		}
+	})
+}
