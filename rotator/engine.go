@@ -13,16 +13,18 @@ import (
 
 // Engine carries out, for any number of targets, what Decide says.
 type Engine struct {
-	store  Store
-	api    CallbackAPI
-	clock  Clock
-	random io.Reader
-	policy Policy
-	due    func(Target, time.Time) time.Time
-	log    *slog.Logger
-	events func(Event)
+	store      Store
+	api        CallbackAPI
+	clock      Clock
+	random     io.Reader
+	policy     Policy
+	due        func(Target, time.Time) time.Time
+	reschedule func(string) (*Schedule, error)
+	log        *slog.Logger
+	events     func(Event)
 
 	lookRate float64
+	gone     func(Target)
 
 	wake  chan struct{}
 	slots chan struct{} // one for each visit under way
@@ -39,9 +41,10 @@ type Engine struct {
 	era      int           // how often it was found to be older than it had been
 	company  time.Duration // when another replica was last noticed, by the steady clock; 0: never
 
-	nextTurn  time.Duration // of a look that can wait, by the steady clock
-	stretched *Policy       // with the interval of looks that holds now
-	told      time.Duration // the interval that was last logged
+	nextTurn  time.Duration                                // of a look that can wait, by the steady clock
+	stretched *Policy                                      // with the interval of looks that holds now
+	told      time.Duration                                // the interval that was last logged
+	schedules map[string]func(Target, time.Time) time.Time // that override due, by specification
 }
 
 // maxVisits is how many targets are dealt with at the same time.
@@ -53,19 +56,22 @@ type Options struct {
 	API    CallbackAPI
 	Policy Policy
 	Due    func(t Target, rotatedAt time.Time) time.Time // Schedule.Due; zero: never
+	// Reschedule reads a schedule that overrides Due for some target; nil: none does.
+	Reschedule func(spec string) (*Schedule, error)
 	// LookRate bounds how many settled targets are looked at in a second, by stretching
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
 	Clock    Clock        // nil: SystemClock
 	Random   io.Reader    // nil: crypto/rand
 	Log      *slog.Logger // nil: none
+	Gone     func(Target) // nil: none; hears of a target of ServeFound that is served no longer, as its keyring is gone
 	Events   func(Event)  // nil: none; called from the engine's goroutines
 }
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		lookRate: o.LookRate, log: o.Log, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
 		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
@@ -210,7 +216,7 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 func (e *Engine) decide(tr *track) (Action, Wish) {
 	w, now := e.wish(tr), e.moment()
 	tr.date(now)
-	return Decide(tr.snap, tr.obs, now.wall, w, e.rules()), w
+	return Decide(tr.snap, tr.obs, now.wall, w, e.rules().of(tr.snap.Keyring)), w
 }
 
 // carryOut does a step that was decided on. Its error is the store's.
@@ -236,7 +242,7 @@ func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) erro
 
 // nextVisit is the given time, or sooner while the store has to be watched.
 func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
-	k, now, p := tr.snap.Keyring, e.clock.Now(), &e.policy
+	k, now, p := tr.snap.Keyring, e.clock.Now(), e.policy.of(tr.snap.Keyring)
 	pending := k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
 	if p.Propagation <= 0 || (!pending && !watch) {
 		return at
@@ -266,7 +272,11 @@ func (e *Engine) wish(tr *track) Wish {
 	if k == nil {
 		return w
 	}
-	w.Due = e.due(tr.target, tr.snap.rotatedAt(e.clock.Now(), &e.policy))
+	w.Due, w.Paused = e.dueAt(tr.target, k, tr.snap.rotatedAt(e.clock.Now(), &e.policy)), k.paused()
+	if w.Paused && w.Asked == BySignal { // which means all that are not paused
+		e.answerAsk(tr)
+		w.Asked = ""
+	}
 	if p := k.Pending(); p != nil {
 		tr.pending = p.Key
 		if w.Asked != "" && (w.Asked != ByRevoke || k.Rotation.Reason == ByRevoke) {

@@ -64,11 +64,14 @@ func (e *Engine) removed(tr *track) bool {
 	if !tr.found || tr.snap.Keyring != nil {
 		return false
 	}
-	if tr.served {
+	if tr.served && tr.standing != nil && tr.standing.Adopted { // else only its name was left
 		e.log.Warn("the keyring is gone: the target is served no longer; if that was a mistake, bring the keyring back or enroll the target again",
 			"target", tr.target.String(), "store", e.store.String())
 	}
 	e.dropLocked(tr)
+	if e.gone != nil {
+		e.gone(tr.target)
+	}
 	return true
 }
 
@@ -119,6 +122,20 @@ func (e *Engine) Targets() []Target {
 	var ts []Target
 	for t := range e.tracks {
 		ts = append(ts, t)
+	}
+	slices.SortFunc(ts, Target.Compare)
+	return ts
+}
+
+// Served lists what Run looks after, or will, in order.
+func (e *Engine) Served() []Target {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ts := make([]Target, 0, e.served)
+	for t, tr := range e.tracks {
+		if tr.served {
+			ts = append(ts, t)
+		}
 	}
 	slices.SortFunc(ts, Target.Compare)
 	return ts

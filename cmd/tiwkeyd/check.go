@@ -86,6 +86,22 @@ func (p *program) examine(ctx context.Context, report func(doctor.Finding)) erro
 		return nil
 	}
 	defer ps.close()
+	if c.Discover {
+		listing, cancel := context.WithTimeout(ctx, listLimit)
+		defer cancel()
+		all, err := ps.targets(listing)
+		switch {
+		case err != nil:
+			doctor.Misconfigured(fmt.Errorf("TIWKEYD_DISCOVER: %w", err), report)
+		case len(all) == 0:
+			doctor.Misconfigured(fmt.Errorf("TIWKEYD_DISCOVER: %s has no keyring of any target yet, and TIWKEYD_TARGETS names none: begin with tiwkeyd enroll", ps.store), report)
+		default:
+			c.Targets = all
+		}
+		if len(c.Targets) == 0 {
+			return nil
+		}
+	}
 	doctor.Examine(ctx, p.subject(c, ps, report))
 	if ctx.Err() != nil {
 		return errors.New("interrupted: not everything was looked at")

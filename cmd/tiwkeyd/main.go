@@ -72,7 +72,7 @@ they accept it, sets it at Tencent, checks that it is in force, and retires the 
 	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
 	root.AddCommand(p.runCommand(), p.rotateCommand(), p.statusCommand(), p.checkCommand(), p.proxyCommand(), p.verifyCommand(), p.demoCommand(), p.versionCommand())
-	root.AddCommand(p.healthCommand(), p.manualCommand())
+	root.AddCommand(p.setCommand(), p.enrollCommand(), p.healthCommand(), p.manualCommand())
 	return root
 }
 

@@ -23,10 +23,12 @@ type parts struct {
 	schedule *rotator.Schedule
 	store    rotator.Store
 	vault    *vault.Store // nil: nothing is in Vault
-	files    *file.Store  // nil: the keyrings are in Vault
+	lister   lister
+	files    *file.Store // nil: the keyrings are in Vault
 	api      rotator.CallbackAPI
 	tencent  *tencent.Client
 	secrets  tencent.Credentials
+	gone     func(rotator.Target) // hears of targets whose keyring is gone; nil: nobody does
 	events   []func(rotator.Event)
 	// tokenExpiry is when the store's token ends; nil: it has none.
 	tokenExpiry func() (time.Time, bool)
@@ -80,7 +82,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, lookOnly bool) (*part
 			return nil, &exitError{code: exitUsage, err: err}
 		}
 		ps.closers = append(ps.closers, v.Close)
-		ps.store, ps.vault, read, ps.tokenExpiry = v, v, v.ReadSecret, v.TokenExpiry
+		ps.store, ps.vault, ps.lister, read, ps.tokenExpiry = v, v, v, v.ReadSecret, v.TokenExpiry
 	}
 	if c.FileStore != "" {
 		f := file.At(c.FileStore)
@@ -91,7 +93,7 @@ func (p *program) open(c *config.Config, log *slog.Logger, lookOnly bool) (*part
 				return nil, &exitError{code: exitUsage, err: err}
 			}
 		}
-		ps.store, ps.files = f, f
+		ps.store, ps.files, ps.lister = f, f, f
 	}
 	credentials, err := tencent.ParseCredentials(c.Credentials, c.Env, read)
 	if err != nil {
@@ -124,7 +126,7 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 	if ownerless {
 		policy.Owner, policy.Timing.Lease = "nobody", 0
 	}
-	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Log: ps.log,
+	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Gone: ps.gone, Reschedule: ps.schedule.With, Log: ps.log,
 		LookRate: ps.config.Rate / lookShare,
 		Events: func(ev rotator.Event) {
 			for _, f := range ps.events {

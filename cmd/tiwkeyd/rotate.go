@@ -24,7 +24,7 @@ func (p *program) rotateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rotate [TARGET…]",
 		Short: "Replace keys now and show progress",
-		Long: `rotate replaces the keys of the given targets now (of all in TIWKEYD_TARGETS if none is
+		Long: `rotate replaces the keys of the given targets now (of all that are served if none is
 given) and ends when the new ones are in force. It is safe beside running daemons: a
 rotation that one of them has in hand is joined.
 
@@ -45,7 +45,11 @@ doubt, the store away, or the timeout), a daemon or the next run goes on with it
 }
 
 func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rotateFlags) error {
-	targets, err := chosenTargets(parts.config.Targets, args)
+	all, err := parts.targets(ctx)
+	if err != nil {
+		return err
+	}
+	targets, err := chosenTargets(all, args)
 	if err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
@@ -110,7 +114,7 @@ func chosenTargets(all []rotator.Target, args []string) ([]rotator.Target, error
 		case err != nil:
 			errs = append(errs, err)
 		case !known[t]:
-			errs = append(errs, fmt.Errorf("target %q is not in TIWKEYD_TARGETS", arg))
+			errs = append(errs, fmt.Errorf("target %q is not in TIWKEYD_TARGETS, nor found by TIWKEYD_DISCOVER", arg))
 		default:
 			chosen = append(chosen, t)
 			known[t] = false // named twice is done once

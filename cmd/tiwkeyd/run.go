@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,16 +67,29 @@ var errStuck = errors.New("it was stopped before the step in hand had ended")
 func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rotator.Target]rotator.Reason, hangups, demands <-chan os.Signal) (next *parts, left map[rotator.Target]rotator.Reason, err error) {
 	defer ps.close()
 	w.over(ps)
+	changed := make(chan struct{}, 1)
+	ps.gone = func(rotator.Target) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
 	engine, err := ps.engine(false)
 	if err != nil {
 		return nil, nil, err
 	}
-	w.serves(ps, engine)
-	for _, t := range ps.config.Targets {
-		if reason, ok := asked[t]; ok {
+	engine.Serve(ps.config.Targets...)
+	for t, reason := range asked {
+		if ps.config.Discover || slices.Contains(ps.config.Targets, t) { // else it went with a reload
 			engine.Ask(reason, t)
 		}
 	}
+	s := &serving{ps: ps, engine: engine, w: w}
+	if s.refresh(); ps.config.Discover && w.found != nil {
+		s.update(w.found)
+	}
+	unlisted := ps.config.Discover && w.found == nil // nothing is known of what the store has
+	var owed bool
 	p.announce(ctx, ps, w.server.Addr())
 
 	running, stop := context.WithCancel(ctx)
@@ -85,6 +99,14 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 		defer close(done)
 		engine.Run(running, ps.config.Targets)
 	}()
+	found := make(chan []rotator.Target)
+	if ps.config.Discover {
+		listing, end := context.WithCancel(ctx)
+		d := &discovery{lister: ps.lister, store: ps.store, log: ps.log, found: found, listed: w.monitor.Listed}
+		var group sync.WaitGroup
+		group.Go(func() { d.run(listing) })
+		defer func() { end(); group.Wait() }()
+	}
 	w.systemd.Ready()
 	for {
 		select {
@@ -98,9 +120,18 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 			return nil, nil, nil
 		case <-demands:
 			ps.log.Info("rotating all targets now, as SIGUSR1 asked for")
-			engine.Ask(rotator.BySignal, ps.config.Targets...)
+			engine.Ask(rotator.BySignal, engine.Served()...)
+			owed = unlisted
+		case all := <-found:
+			s.update(all)
+			if unlisted = false; owed {
+				engine.Ask(rotator.BySignal, all...)
+				owed = false
+			}
+		case <-changed:
+			s.refresh()
 		case t := <-w.asks:
-			if slices.Contains(ps.config.Targets, t) { // it may have gone with a reload
+			if w.has(t) { // it may have gone with a reload
 				engine.Ask(rotator.ByCommand, t)
 			}
 		case <-hangups:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +25,10 @@ type watch struct {
 	systemd *sdnotify.Notifier
 	stall   time.Duration
 	version string
-	serving atomic.Pointer[config.Config] // nil: nothing yet
-	asks    chan rotator.Target           // for which the status page wants a new key
+	config  atomic.Pointer[config.Config]               // nil: nothing yet
+	targets atomic.Pointer[map[rotator.Target]struct{}] // that are served now
+	found   []rotator.Target                            // by TIWKEYD_DISCOVER, for the engine after a reload; of the run loop only
+	asks    chan rotator.Target                         // for which the status page wants a new key
 
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -80,7 +81,7 @@ var errBusy = errors.New("too much was asked for at once; try again in a few sec
 // ask takes a demand of the status page. It waits through a reload: the engine that comes
 // after it is the one that hears it.
 func (w *watch) ask(t rotator.Target) error {
-	if c := w.serving.Load(); c == nil || !slices.Contains(c.Targets, t) {
+	if !w.has(t) {
 		return page.ErrNotServed
 	}
 	select {
@@ -93,16 +94,31 @@ func (w *watch) ask(t rotator.Target) error {
 
 // token is what the status page wants to be shown.
 func (w *watch) token() string {
-	if c := w.serving.Load(); c != nil {
+	if c := w.config.Load(); c != nil {
 		return c.HTTPToken
 	}
 	return ""
 }
 
-// serves says which engine it is now.
-func (w *watch) serves(ps *parts, engine *rotator.Engine) {
-	w.serving.Store(ps.config)
-	w.monitor.Serve(observe.Served{Engine: engine, Targets: ps.config.Targets, Policy: ps.policy, TokenExpiry: ps.tokenExpiry, Limits: ps.tencent.Limits, StallLimit: w.stall})
+// has reports whether a target is served now.
+func (w *watch) has(t rotator.Target) bool {
+	served := w.targets.Load()
+	if served == nil {
+		return false
+	}
+	_, is := (*served)[t]
+	return is
+}
+
+// serves says which engine it is now, and what it looks after.
+func (w *watch) serves(ps *parts, engine *rotator.Engine, targets []rotator.Target) {
+	served := make(map[rotator.Target]struct{}, len(targets))
+	for _, t := range targets {
+		served[t] = struct{}{}
+	}
+	w.config.Store(ps.config)
+	w.targets.Store(&served)
+	w.monitor.Serve(observe.Served{Engine: engine, Targets: targets, Discovers: ps.config.Discover, Policy: ps.policy, TokenExpiry: ps.tokenExpiry, Limits: ps.tencent.Limits, StallLimit: w.stall})
 }
 
 // reloaded tells how a reload went. After one that succeeded the daemon is ready once it serves.

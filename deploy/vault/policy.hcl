@@ -11,3 +11,8 @@ path "secret/data/tiw/*" {
 path "secret/destroy/tiw/*" {
   capabilities = ["update"]
 }
+
+# Names of the keyrings. Needed with TIWKEYD_DISCOVER=true only.
+path "secret/metadata/tiw/*" {
+  capabilities = ["list"]
+}

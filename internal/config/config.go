@@ -25,6 +25,7 @@ import (
 // go and with its variable's name.
 type raw struct {
 	Targets      string `env:"TIWKEYD_TARGETS"`
+	Discover     string `env:"TIWKEYD_DISCOVER, default=false"`
 	Schedule     string `env:"TIWKEYD_SCHEDULE, default=0 3 * * *"`
 	Splay        string `env:"TIWKEYD_SPLAY, default=0s"`
 	Propagation  string `env:"TIWKEYD_PROPAGATION, default=6m"`
@@ -50,6 +51,7 @@ type raw struct {
 // Config is the checked settings.
 type Config struct {
 	Targets     []rotator.Target
+	Discover    bool // serve also what has a keyring in the store
 	Schedule    *rotator.Schedule
 	Spec        string // the schedule as it was given
 	Policy      rotator.Policy
@@ -134,7 +136,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	c := &Config{Env: env, Spec: r.Schedule, Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
 		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, rotator.MaxPropagation),
-		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, 10*time.Minute, 10*365*24*time.Hour),
+		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, rotator.MinGrace, rotator.MaxGrace),
 		AttemptLimit: k.duration("TIWKEYD_ATTEMPT_LIMIT", r.AttemptLimit, time.Minute, 7*24*time.Hour),
 		Reconcile:    k.duration("TIWKEYD_RECONCILE", r.Reconcile, 10*time.Second, 24*time.Hour),
 		KeyLength:    int(k.number("TIWKEYD_KEY_LENGTH", r.KeyLength, rotator.MinKeyLength, rotator.MaxKeyLength, true)),
@@ -142,17 +144,17 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		KeepVersions: k.oneOf("TIWKEYD_VAULT_KEEP_VERSIONS", r.KeepVersions, "true", "false") == "true",
 		Timing:       rotator.StandardTiming(),
 	}
-	c.Targets = k.targets(r.Targets)
+	c.Discover = k.oneOf("TIWKEYD_DISCOVER", r.Discover, "true", "false") == "true"
+	if !c.Discover || strings.TrimSpace(r.Targets) != "" {
+		c.Targets = k.targets(r.Targets)
+	}
 	splay := k.duration("TIWKEYD_SPLAY", r.Splay, 0, 24*time.Hour)
 	schedule, err := rotator.ParseSchedule(r.Schedule, splay)
 	k.check("TIWKEYD_SCHEDULE", err)
 	c.Schedule = schedule
-	if err == nil && c.Policy.Propagation > 0 {
-		// From one run to the next there must be time to finish the first.
-		now := time.Now()
-		first := schedule.Due(rotator.Target{}, now)
-		if gap := schedule.Due(rotator.Target{}, first).Sub(first); gap <= c.Policy.Propagation {
-			k.fail("TIWKEYD_SCHEDULE", "%q comes every %s, but one rotation takes longer than TIWKEYD_PROPAGATION (%s)", r.Schedule, gap, c.Policy.Propagation)
+	if err == nil {
+		if err := schedule.RoomFor(c.Policy.Propagation); err != nil {
+			k.fail("TIWKEYD_SCHEDULE", "%q: %v (TIWKEYD_PROPAGATION)", r.Schedule, err)
 		}
 	}
 	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)
@@ -218,7 +220,7 @@ func (k *checker) store(v string) string {
 func (k *checker) targets(v string) []rotator.Target {
 	var all []rotator.Target
 	if strings.TrimSpace(v) == "" {
-		k.fail("TIWKEYD_TARGETS", "is empty: name at least one, as SDKAPPID or SDKAPPID/SERVICE, separated by commas")
+		k.fail("TIWKEYD_TARGETS", "is empty: name at least one, as SDKAPPID or SDKAPPID/SERVICE, separated by commas, or set TIWKEYD_DISCOVER=true")
 		return nil
 	}
 	for s := range strings.SplitSeq(v, ",") {

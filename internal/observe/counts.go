@@ -18,6 +18,7 @@ type counts struct {
 	rotations *prometheus.CounterVec
 	steps     *prometheus.CounterVec
 	reloads   *prometheus.CounterVec
+	lists     *prometheus.CounterVec
 	reloadOK  prometheus.Gauge
 	reloadAt  prometheus.Gauge
 }
@@ -50,6 +51,8 @@ func newCounts() *counts {
 			Help: "Steps that this replica took, by step and result (done, failed)."}, []string{"step", "result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_config_reloads_total",
 			Help: "Reloads of the configuration, by result (done, failed)."}, []string{"result"}),
+		lists: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_discoveries_total",
+			Help: "Lists of the keyrings in the store that were asked for, by result (done, failed); with TIWKEYD_DISCOVER."}, []string{"result"}),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_config_last_reload_successful",
 			Help: "1 if the last reload succeeded, or there was none; 0 if the old configuration goes on because the new one was wrong."}),
 		reloadAt: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_config_last_reload_success_timestamp_seconds",
@@ -60,6 +63,8 @@ func newCounts() *counts {
 		c.steps.WithLabelValues(string(s), done)
 		c.steps.WithLabelValues(string(s), failed)
 	}
+	c.lists.WithLabelValues(done)
+	c.lists.WithLabelValues(failed)
 	c.reloads.WithLabelValues(done)
 	c.reloads.WithLabelValues(failed)
 	c.reloadOK.Set(1)
@@ -71,7 +76,7 @@ func (c *counts) register(r *prometheus.Registry, b Build) {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_build_info", Help: "1; the labels tell what the program was built from.",
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "goversion": b.Go}})
 	build.Set(1)
-	r.MustRegister(c.rotations, c.steps, c.reloads, c.reloadOK, c.reloadAt, build,
+	r.MustRegister(c.rotations, c.steps, c.reloads, c.lists, c.reloadOK, c.reloadAt, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
@@ -101,6 +106,14 @@ func (c *counts) rotation(ev rotator.Event, reason string) {
 		result = rolledBack
 	}
 	c.rotations.WithLabelValues(ev.Target.String(), reason, result).Inc()
+}
+
+func (c *counts) listed(err error) {
+	if err != nil {
+		c.lists.WithLabelValues(failed).Inc()
+		return
+	}
+	c.lists.WithLabelValues(done).Inc()
 }
 
 func (c *counts) reloaded(err error, at time.Time) {

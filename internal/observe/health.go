@@ -99,6 +99,12 @@ func (m *Monitor) ready(v view, now time.Time) error {
 	if err := m.reads.trouble(now); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	listed := m.listed || !m.served.Discovers
+	m.mu.Unlock()
+	if !listed {
+		return errors.New("the store was not listed yet")
+	}
 	var late []string
 	const shown = 3
 	n := 0

@@ -26,6 +26,7 @@ type Monitor struct {
 	served   Served
 	targets  map[rotator.Target]*memory
 	stopping bool
+	listed   bool // the store was listed once
 }
 
 // Served is what the daemon looks after now.
@@ -33,6 +34,8 @@ type Served struct {
 	Engine  *rotator.Engine
 	Targets []rotator.Target
 	Policy  rotator.Policy
+	// Discovers says that more targets come with the first Listed.
+	Discovers bool
 	// TokenExpiry is when the store's token ends, as far as that is known and it does; nil: the
 	// store has none.
 	TokenExpiry func() (time.Time, bool)
@@ -79,6 +82,15 @@ func (m *Monitor) Serve(s Served) {
 		m.counts.forget(t)
 	}
 	m.reads.expect(s.Policy, now)
+}
+
+// Listed hears how it went to look for targets in the store.
+func (m *Monitor) Listed(err error) {
+	m.reads.ended(err, time.Now())
+	m.counts.listed(err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.listed = m.listed || err == nil
 }
 
 // Stopping says that the daemon is about to end.

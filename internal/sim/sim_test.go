@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ func options(seed uint64) Options { return Options{Seed: seed, Replicas: 1 + int
 // TestSimulation has ten thousand rotations go on in worlds full of mishaps.
 // TIWKEYD_SIM_ROTATIONS sets how many, TIWKEYD_SIM_SEED shows one world.
 func TestSimulation(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a world is small: half the time went into collecting it
 	if s := os.Getenv("TIWKEYD_SIM_SEED"); s != "" {
 		w := Play(options(uint64(number(t, s))))
 		t.Logf("%+v\n%s", w.Result(), w.Timeline(1<<30))
