@@ -9,7 +9,7 @@ KUBERNETES  = deploy/kubernetes
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 
-.PHONY: build package image deploy demo test receivers browser torture prove vault lint bench fuzz clean
+.PHONY: build package image deploy demo test receivers browser torture prove vault lint bench bench-fleet fuzz clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
@@ -60,8 +60,8 @@ torture: vault ## real processes to which everything happens that can; TIME=1h S
 
 lint: ## gofmt, vet, staticcheck, tidy modules
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags receivers,torture,deploy,booted ./...
-	$(GO) run $(STATICCHECK) -tags receivers,torture,deploy,booted ./...
+	$(GO) vet -tags receivers,torture,deploy,booted,bench ./...
+	$(GO) run $(STATICCHECK) -tags receivers,torture,deploy,booted,bench ./...
 	$(GO) mod tidy -diff
 	cd $(SERVER) && $(GO) mod tidy -diff
 	cd $(ESO) && $(GO) vet ./... && $(GO) mod tidy -diff
@@ -70,6 +70,9 @@ lint: ## gofmt, vet, staticcheck, tidy modules
 
 bench: vault ## figures, as ratios measured in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+bench-fleet: vault ## the tables of bench/README.md; TIWKEYD_BENCH_TARGETS=300 for a short run; needs curl and openssl
+	$(GO) test -tags bench -count 1 -timeout 0 -v ./bench
 
 fuzz: ## each fuzz target for two minutes
 	@for p in $$($(GO) list ./...); do \

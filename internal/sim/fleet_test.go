@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -18,9 +19,12 @@ import (
 var fleetSchedule, _ = rotator.ParseSchedule("0 */2 * * *", 0)
 
 // join starts a daemon.
-func (f *fleet) join(t *testing.T, name string) *member {
+func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
 	t.Helper()
 	m := &member{f: f, name: name, ended: make(chan struct{}), limits: map[string]*tiw.Limiter{}}
+	if len(due) > 0 {
+		m.due = due[0]
+	}
 	f.mu.Lock()
 	m.skew = time.Duration(f.random.IntN(401)-200) * time.Millisecond // as time servers keep them
 	if !f.calm && f.random.IntN(4) == 0 {
@@ -32,7 +36,7 @@ func (f *fleet) join(t *testing.T, name string) *member {
 	}
 	p := f.policy
 	p.Owner = name
-	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: fleetSchedule.Due, LookRate: limit / 4, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
+	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: m.dueAt, LookRate: limit / 4, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +50,17 @@ func (f *fleet) join(t *testing.T, name string) *member {
 		e.Run(ctx, f.targets)
 	}()
 	return m
+}
+
+// dueAt is the schedule, or once at m.due.
+func (m *member) dueAt(t rotator.Target, at time.Time) time.Time {
+	switch {
+	case m.due.IsZero():
+		return fleetSchedule.Due(t, at)
+	case at.Before(m.due):
+		return m.due
+	}
+	return time.Time{}
 }
 
 // kill ends a daemon in the middle of whatever it does.
@@ -248,6 +263,46 @@ func TestPartition(t *testing.T) {
 		t.Logf("worst delay %s, without the partition %s; it had staged %d in two rotations; lease %s", delayed, undisturbed, had, f.policy.Timing.Lease)
 		if f.fault != "" || delayed > allowed {
 			t.Errorf("delay %s, allowed %s; %s", delayed, allowed, f.fault)
+		}
+	})
+}
+
+// TestHundredThousand is the budget of docs/design.md: one daemon, a hundred thousand applications, one
+// rotation of all. It takes minutes, and runs with TIWKEYD_SIM_FLEETS only; else it is a thousand.
+func TestHundredThousand(t *testing.T) {
+	n := 1000
+	if os.Getenv("TIWKEYD_SIM_FLEETS") != "" {
+		n = 100_000
+	}
+	synctest.Test(t, func(t *testing.T) {
+		heap := func() uint64 {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		f := newFleet(1, n)
+		f.calm = true
+		before := heap()
+		idle := runtime.NumGoroutine()
+		day := time.Now().Add(12 * time.Hour)
+		m := f.join(t, "r0", day)
+		time.Sleep(2 * time.Second)
+		interval := m.engine.Interval()
+		time.Sleep(interval + time.Minute)
+		memory, goroutines := heap()-before, runtime.NumGoroutine()-idle
+		calls := f.calls
+		if perSecond := float64(calls) / (interval + time.Minute).Seconds(); perSecond > limit/4+0.1 || calls < n {
+			t.Errorf("%d looks in %s", calls, interval)
+		}
+		time.Sleep(time.Until(day.Add(f.policy.Propagation + time.Duration(n)*time.Second/limit*11/10 + 30*time.Second)))
+		reads, writes := f.reads, f.writes
+		commits := f.commits
+		f.stopAll()
+		t.Logf("%d targets: a look every %s, %d bytes and %d goroutines for all, %d bytes a target; one rotation of all: %d of them, worst wait %s; %.2f writes each; %d reads since the start",
+			n, interval, memory, goroutines, memory/uint64(n), commits, f.worst(), float64(writes)/float64(n), reads)
+		if f.fault != "" || commits != n || goroutines > 40 || memory/uint64(n) > 4000 {
+			t.Errorf("%d rotations, %d goroutines, %d bytes a target; %s", commits, goroutines, memory/uint64(n), f.fault)
 		}
 	})
 }

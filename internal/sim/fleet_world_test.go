@@ -123,6 +123,7 @@ type member struct {
 	f      *fleet
 	name   string
 	skew   time.Duration
+	due    time.Time // when all are due, once; zero: by fleetSchedule
 	engine *rotator.Engine
 	limits map[string]*tiw.Limiter // by API
 	stop   context.CancelFunc

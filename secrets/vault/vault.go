@@ -54,6 +54,7 @@ type Store struct {
 
 	log     *slog.Logger
 	checked atomic.Bool // the mount is known to be KV v2
+	singles singles
 }
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
@@ -255,7 +256,7 @@ func (s *Store) Purge(ctx context.Context, t rotator.Target, version int64) erro
 	for v := max(1, version-purgeReach); v < version; v++ {
 		versions = append(versions, int(v))
 	}
-	if len(versions) == 0 {
+	if len(versions) == 0 || s.single(ctx, t) {
 		return nil
 	}
 	return s.call(ctx, "destroy older versions of", "destroy/"+s.path(t), "update", func(ctx context.Context) error {
