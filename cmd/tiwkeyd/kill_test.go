@@ -102,7 +102,7 @@ func (r *rig) rotated() {
 	d := r.daemon()
 	r.await("a first rotation", func() bool {
 		k := r.keyring()
-		return r.settled() && len(k.Keys) == 2 && !k.RotatedAt.IsZero()
+		return r.settled() && k != nil && len(k.Keys) == 2 && !k.RotatedAt.IsZero() // the store may not answer
 	})
 	d.signal(syscall.SIGTERM)
 	<-d.done
