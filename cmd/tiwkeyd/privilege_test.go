@@ -139,13 +139,15 @@ func TestPrivilegesEnd(t *testing.T) {
 		}
 		denied(file+" deletes", kv.Delete(ctx, "tiw/1/whiteboard-push"))
 		denied(file+" deletes all", kv.DeleteMetadata(ctx, "tiw/1/whiteboard-push"))
-		_, err := client.Logical().List("secret/metadata/tiw")
-		denied(file+" lists", err)
+		_, err := client.Logical().List("secret/metadata")
+		denied(file+" lists what is beside the prefix", err)
 		_, err = client.Sys().ListPolicies()
 		denied(file+" lists policies", err)
 		if file == "receiver.hcl" {
 			_, err := kv.Put(ctx, "tiw/1/whiteboard-push", map[string]any{})
 			denied("a receiver writes", err)
+			_, err = client.Logical().List("secret/metadata/tiw")
+			denied("a receiver lists", err)
 			denied("a receiver destroys", kv.Destroy(ctx, "tiw/1/whiteboard-push", []int{1}))
 		}
 	}
