@@ -161,6 +161,9 @@ func (w *world) seed() {
 	}
 	close(next)
 	group.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = nil // what counts is what is set from now on
 }
 
 // counts is a picture of the counters.

@@ -34,6 +34,7 @@ func TestServeAndDrop(t *testing.T) {
 		}
 		before := looks()
 		time.Sleep(tablePolicy.Reconcile + time.Second)
+		synctest.Wait()
 		if m.keyring(ts[1]) != nil || looks() > before+2 || !strings.Contains(log.String(), "the keyring is gone") {
 			t.Errorf("the removed target: %s, %d looks\n%s", describe(m.keyring(ts[1])), looks()-before, log)
 		}
