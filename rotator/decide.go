@@ -180,7 +180,7 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 	wanted := w.Asked != "" || (!due.IsZero() && !now.Before(due))
 	retire, retires := decideRetire(s, o, now, p)
 	switch {
-	case retires && retire.Step == StepRetire:
+	case retire.Step == StepRetire:
 		return retire
 	case wanted && seen:
 		return Action{Step: StepStage, Why: "a new key is wanted"}

@@ -76,6 +76,7 @@ func TestDecide(t *testing.T) {
 
 		{"settled", settled(), StepWait, minute(10)},
 		{"settled, not looked", set(settled(), func(c *situation) { c.o = Observation{} }), StepObserve, minute(100)},
+		{"settled, forgotten a moment ago", set(settled(), func(c *situation) { c.o = Observation{At: t0} }), StepObserve, minute(100)},
 		{"settled, time to look", set(settled(), func(c *situation) { c.o.At = minute(-10) }), StepObserve, minute(100)},
 		{"settled, due before the next look", set(settled(), func(c *situation) { c.w.Due = minute(3) }), StepWait, minute(3)},
 		{"settled, no schedule", set(settled(), func(c *situation) { c.w.Due = time.Time{} }), StepWait, minute(10)},
