@@ -6,18 +6,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"tiwkeyd/rotator"
-	"tiwkeyd/secrets/vault/vaulttest"
 )
 
 // size is how many targets a run has, and may be given with TIWKEYD_BENCH_TARGETS.
@@ -55,22 +48,43 @@ func (w *world) sets(n int, limit time.Duration) []time.Time {
 }
 
 // TestLimit has one replica, and three together, rotate all targets: how much of Tencent's limit is
-// used, what it costs, and that no callback is refused.
+// used, and that no callback is refused.
 func TestLimit(t *testing.T) {
 	program := build(t)
-	fmt.Println("\n| replicas | targets | rotations/s | of the limit | RequestLimitExceeded | callbacks | refused | Vault: writes | reads | destroys | Tencent: sets | looks | per rotation |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Println("\n| replicas | targets | rotations/s | of the limit | RequestLimitExceeded | in the first minute | callbacks | refused | Tencent: sets per rotation | looks |\n|---|---|---|---|---|---|---|---|---|---|")
 	for _, replicas := range []int{1, 3} {
 		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
-			limit(t, program, replicas, size(t, 10000))
+			n := size(t, 10000)
+			w := newWorld(t, n)
+			daemons, r, before, end := wave(t, w, program, replicas)
+			defer end()
+			began := time.Now()
+			applied := w.sets(n, time.Duration(n)*time.Second/5+10*time.Minute)
+			after := w.counts()
+			perSecond := float64(n-1) / applied[n-1].Sub(applied[0]).Seconds()
+			sets, looks := after.calls["set"]-before.calls["set"], after.calls["describe"]-before.calls["describe"]
+			early := 0
+			for _, at := range after.limited[len(before.limited):] {
+				if at.Sub(began) < time.Minute {
+					early++
+				}
+			}
+			limited := len(after.limited) - len(before.limited)
+			fmt.Printf("| %d | %d | %.2f | %.3f | %d of %d, %.3f %% | %d | %d | %d | %.3f | %.3f |\n", len(daemons), n, perSecond, perSecond/20, limited, sets+looks,
+				100*float64(limited)/float64(sets+looks), early, r.sent.Load(), r.refused.Load(), float64(sets)/float64(n), float64(looks)/float64(n))
+			if r.refused.Load() != 0 {
+				t.Errorf("%d callbacks were refused", r.refused.Load())
+			}
 		})
 	}
 }
 
-func limit(t *testing.T, program string, replicas, n int) {
-	w := newWorld(t, n)
+// wave starts replicas with settled targets under callbacks, lets them look at all, and returns at
+// the moment at which all targets are due.
+func wave(t *testing.T, w *world, program string, replicas int) ([]*daemon, *reader, counts, func()) {
 	w.seed()
 	// Each replica looks at every target once before they are due: a quarter of the limit, and a half more.
-	spec, due := inMinutes(time.Duration(float64(n)/5*1.3) * time.Second)
+	spec, due := inMinutes(time.Duration(float64(len(w.targets))/5*1.3) * time.Second)
 	var daemons []*daemon
 	for range replicas {
 		d := start(t, program, environment(w, "TIWKEYD_SCHEDULE="+spec))
@@ -78,25 +92,27 @@ func limit(t *testing.T, program string, replicas, n int) {
 		d.ready(t, time.Now())
 	}
 	r, end := w.callbacks(t.Context(), 100, w.keyringKeys)
-	defer end()
 	time.Sleep(time.Until(due.Add(-2 * time.Second)))
-	before := w.counts()
-	looksBefore := before.calls["describe"]
-	applied := w.sets(n, time.Duration(n)*time.Second/5+10*time.Minute)
-	wave := w.counts()
-	span := applied[n-1].Sub(applied[0])
-	perSecond := float64(n-1) / span.Seconds()
-	calls := wave.calls["set"] + wave.calls["describe"] - before.calls["set"] - looksBefore
-	limited := wave.limited - before.limited
-	fmt.Printf("| %d | %d | %.2f | %.3f | %.3f %% | %d | %d | | | | %.3f | %.3f | when the last key is set |\n", replicas, n, perSecond, perSecond/20, 100*float64(limited)/float64(calls),
-		r.sent.Load(), r.refused.Load(), float64(wave.calls["set"]-before.calls["set"])/float64(n), float64(wave.calls["describe"]-looksBefore)/float64(n))
+	return daemons, r, w.counts(), end
+}
+
+// TestLife counts what the whole life of a key costs Vault and Tencent, until the key before is gone.
+func TestLife(t *testing.T) {
+	n := size(t, 1000)
+	w := newWorld(t, n)
+	daemons, r, before, end := wave(t, w, build(t), 1)
+	defer end()
+	began := time.Now()
+	w.sets(n, time.Duration(n)*time.Second/5+10*time.Minute)
 	// Old keys go after the grace, with the looks.
 	interval := time.Duration(daemons[0].metric(t, "tiwkeyd_look_interval_seconds")) * time.Second
 	time.Sleep(10*time.Minute + interval + 3*time.Minute)
 	after := w.counts()
-	per := func(kind string) float64 { return float64(after.requests[kind]-before.requests[kind]) / float64(n) }
-	fmt.Printf("| %d | %d | %.2f | %.3f | %.3f %% | %d | %d | %.3f | %.3f | %.3f | %.3f | %.3f | when the old keys are gone, with the looks of %s |\n", replicas, n, perSecond, perSecond/20, 100*float64(limited)/float64(calls),
-		r.sent.Load(), r.refused.Load(), per("write"), per("read"), per("destroy"), float64(after.calls["set"]-before.calls["set"])/float64(n), float64(after.calls["describe"]-looksBefore)/float64(n), time.Since(due).Round(time.Second))
+	per := func(now, then int) float64 { return float64(now-then) / float64(n) }
+	fmt.Println("\n| targets | callbacks | refused | Vault: writes per rotation | reads | lists and metadata | destroys | Tencent: sets per rotation | looks | in |\n|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Printf("| %d | %d | %d | %.3f | %.3f | %.3f | %.3f | %.3f | %.3f | %s |\n", n, r.sent.Load(), r.refused.Load(),
+		per(after.requests["write"], before.requests["write"]), per(after.requests["read"], before.requests["read"]), per(after.requests["list"], before.requests["list"]),
+		per(after.requests["destroy"], before.requests["destroy"]), per(after.calls["set"], before.calls["set"]), per(after.calls["describe"], before.calls["describe"]), time.Since(began).Round(time.Second))
 	old := 0
 	for _, t := range w.targets[:min(n, 500)] {
 		if s, err := w.store.Read(context.Background(), t); err != nil || len(s.Keyring.Keys) != 1 {
@@ -119,11 +135,14 @@ func TestIdle(t *testing.T) {
 			bare := w.bare()
 			began := time.Now()
 			d := start(t, program, environment(w, "TIWKEYD_SCHEDULE=@yearly"))
-			for ready := false; !ready; time.Sleep(50 * time.Millisecond) {
-				d.ready(t, began)
-				ready = d.metric(t, "tiwkeyd_targets") == float64(n) && w.counts().requests["read"] >= n
+			for w.counts().requests["read"] < n {
+				time.Sleep(10 * time.Millisecond)
 			}
+			d.ready(t, began)
 			took := time.Since(began)
+			if got := d.metric(t, "tiwkeyd_targets"); got != float64(n) {
+				t.Fatalf("it looks after %g targets", got)
+			}
 			time.Sleep(30 * time.Second)
 			cpu, from := d.cpu(t), time.Now()
 			time.Sleep(3 * time.Minute)
@@ -170,130 +189,4 @@ func (w *world) bare() time.Duration {
 	clear(w.requests)
 	w.mu.Unlock()
 	return took
-}
-
-// TestBaseline rotates the same targets with the script, and with tiwkeyd.
-func TestBaseline(t *testing.T) {
-	program, n := build(t), size(t, 300)
-	w := newWorld(t, n)
-	w.seed()
-	root := w.vault.Client(w.vault.Token).KVv2("secret")
-	var args []string
-	for _, target := range w.targets {
-		args = append(args, fmt.Sprint(target.SdkAppID))
-		if _, err := root.Put(t.Context(), fmt.Sprintf("script/%d", target.SdkAppID), map[string]any{"callback_key": w.tiw.KeyInForce(target.SdkAppID, service)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const rate = 200
-	warm := func(r *reader) { time.Sleep(2 * time.Duration(n) * time.Second / rate); r.sent.Store(0) }
-
-	r, end := w.callbacks(t.Context(), rate, w.scriptKeys)
-	warm(r)
-	began := time.Now()
-	script := exec.Command("./baseline.sh", args...)
-	script.Env = append(environment(w), "PATH="+vaultOnPath(t)+":"+os.Getenv("PATH"))
-	if out, err := script.CombinedOutput(); err != nil {
-		t.Fatalf("the script: %v\n%s", err, out)
-	}
-	theirs := took{wall: time.Since(began), began: began}
-	time.Sleep(refresh + 2*time.Second)
-	end()
-	theirs.sent, theirs.refused, theirs.bySecond = r.sent.Load(), r.refused.Load(), r.bySecond
-
-	// tiwkeyd begins with the keys that the script has set.
-	w.adopt()
-	sets := w.counts().sets
-	r, end = w.callbacks(t.Context(), rate, w.keyringKeys)
-	warm(r)
-	d := start(t, program, environment(w, "TIWKEYD_SCHEDULE=@yearly"))
-	time.Sleep(time.Duration(n)*time.Second/4 + 5*time.Second) // it looks at each first
-	began = time.Now()
-	_ = d.cmd.Process.Signal(syscall.SIGUSR1)
-	w.sets(sets+n, 10*time.Minute)
-	ours := took{wall: time.Since(began), began: began}
-	time.Sleep(refresh + 2*time.Second)
-	end()
-	ours.sent, ours.refused, ours.bySecond = r.sent.Load(), r.refused.Load(), r.bySecond
-
-	fmt.Printf("\n| | targets | wall time | per rotation | callbacks | refused |\n|---|---|---|---|---|---|\n")
-	for name, x := range map[string]took{"baseline.sh": theirs, "tiwkeyd": ours} {
-		fmt.Printf("| %s | %d | %.1f s | %.0f ms | %d | %d |\n", name, n, x.wall.Seconds(), float64(x.wall.Milliseconds())/float64(n), x.sent, x.refused)
-	}
-	fmt.Printf("| tiwkeyd / baseline.sh | | %.2f | %.2f | | |\n", ours.wall.Seconds()/theirs.wall.Seconds(), ours.wall.Seconds()/theirs.wall.Seconds())
-	if err := os.WriteFile("refused.svg", []byte(picture(theirs, ours)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if ours.refused != 0 {
-		t.Errorf("tiwkeyd: %d callbacks were refused", ours.refused)
-	}
-}
-
-// adopt brings the keyrings up to what is in force.
-func (w *world) adopt() {
-	w.t.Helper()
-	for _, t := range w.targets {
-		s, err := w.store.Read(context.Background(), t)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		s.Keyring.Keys[0].Key = rotator.NewKey("fromscript", w.tiw.KeyInForce(t.SdkAppID, service))
-		if _, err := w.store.Write(context.Background(), t, s.Keyring, s.Version); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-}
-
-// vaultOnPath is a directory with the vault command in it.
-func vaultOnPath(t *testing.T) string {
-	t.Helper()
-	program, err := vaulttest.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if filepath.Base(program) == "vault" {
-		return filepath.Dir(program)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(program, filepath.Join(dir, "vault")); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// picture draws the callbacks that were refused, by second, both side by side.
-func picture(theirs, ours took) string {
-	const width, height, gap = 460, 220, 40
-	seconds, most := 1.0, 1.0
-	for _, x := range []took{theirs, ours} {
-		seconds = max(seconds, x.wall.Seconds()+refresh.Seconds()+3)
-		for _, n := range x.bySecond {
-			most = max(most, float64(n))
-		}
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13"><rect width="100%%" height="100%%" fill="#fff"/>`, 2*width+3*gap, height+100)
-	for i, x := range []took{theirs, ours} {
-		left, bottom := float64(gap+i*(width+gap)), float64(height+50)
-		name := []string{"baseline.sh", "tiwkeyd"}[i]
-		fmt.Fprintf(&b, "\n"+`<text x="%g" y="25" font-size="16">%s: %d of %d genuine callbacks refused</text><text x="%g" y="44" fill="#555">%.0f s for all; refused per second, up to %.0f</text>`,
-			left, name, x.refused, x.sent, left, x.wall.Seconds(), most)
-		fmt.Fprintf(&b, `<path d="M%g %gv-%d M%g %gh%d" stroke="#888" fill="none"/>`, left, bottom, height-20, left, bottom, width)
-		for second, n := range x.bySecond {
-			at := float64(second-x.began.Unix()) / seconds * width
-			h := float64(n) / most * (height - 20)
-			fmt.Fprintf(&b, `<rect x="%.1f" y="%.1f" width="%.2f" height="%.1f" fill="#c62828"/>`, left+at, bottom-h, max(1, width/seconds), h)
-		}
-		fmt.Fprintf(&b, `<text x="%g" y="%g" fill="#555">0 s</text><text x="%g" y="%g" fill="#555" text-anchor="end">%.0f s</text>`, left, bottom+20, left+width, bottom+20, seconds)
-	}
-	b.WriteString("\n</svg>\n")
-	return b.String()
-}
-
-// took is how a rotation of all targets went.
-type took struct {
-	wall          time.Duration
-	began         time.Time
-	sent, refused int64
-	bySecond      map[int64]int64
 }

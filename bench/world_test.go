@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,8 +51,8 @@ type world struct {
 	mu       sync.Mutex
 	requests map[string]int // to Vault, by kind
 	calls    map[string]int // to Tencent, by API
-	limited  int
-	applied  []time.Time // when keys were set
+	limited  []time.Time    // when Tencent said RequestLimitExceeded
+	applied  []time.Time    // when keys were set
 }
 
 func newWorld(t *testing.T, n int) *world {
@@ -130,7 +131,7 @@ func (w *world) countCall(r *http.Response) {
 	}
 	w.calls[action]++
 	if strings.Contains(string(body), "RequestLimitExceeded") {
-		w.limited++
+		w.limited = append(w.limited, time.Now())
 	}
 }
 
@@ -169,13 +170,14 @@ func (w *world) seed() {
 // counts is a picture of the counters.
 type counts struct {
 	requests, calls map[string]int
-	limited, sets   int
+	limited         []time.Time
+	sets            int
 }
 
 func (w *world) counts() counts {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := counts{requests: map[string]int{}, calls: map[string]int{}, limited: w.limited, sets: len(w.applied)}
+	c := counts{requests: map[string]int{}, calls: map[string]int{}, limited: slices.Clone(w.limited), sets: len(w.applied)}
 	for k, v := range w.requests {
 		c.requests[k] = v
 	}

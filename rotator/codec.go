@@ -149,7 +149,7 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 	}
 	d.may(o, "callback_key", &derived.one)
 	d.may(o, "accept", &derived.all)
-	k.extra = o
+	k.extra = o.rest()
 	return &k, d.err
 }
 
@@ -220,7 +220,7 @@ func (d *decoder) entry(name string, raw json.RawMessage) Entry {
 	d.may(o, "push_after", &e.PushAfter)
 	d.may(o, "activated_at", &e.ActivatedAt)
 	d.may(o, "accept_until", &e.AcceptUntil)
-	e.Key, e.extra = NewKey(id, value), o
+	e.Key, e.extra = NewKey(id, value), o.rest()
 	return e
 }
 
@@ -243,10 +243,18 @@ func (d *decoder) rotation(raw json.RawMessage) *Rotation {
 		d.may(f, "request_id", &r.LastError.RequestID)
 		d.may(f, "refused", &r.LastError.Refused)
 		d.may(f, "at", &r.LastError.At)
-		r.LastError.extra = f
+		r.LastError.extra = f.rest()
 	}
-	r.extra = o
+	r.extra = o.rest()
 	return &r
+}
+
+// rest is what is still in o. An emptied map would keep its buckets, in thousands of keyrings.
+func (o object) rest() object {
+	if len(o) == 0 {
+		return nil
+	}
+	return o
 }
 
 func with(extra object) object {

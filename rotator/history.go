@@ -58,7 +58,7 @@ func (d *decoder) past(name string, o object) Past {
 	d.take(o, "started_at", &p.StartedAt)
 	p.Took, p.Overlap = d.seconds(o, name, "took"), d.seconds(o, name, "overlap")
 	d.may(o, "code", &p.Code)
-	p.extra = o
+	p.extra = o.rest()
 	return p
 }
 

@@ -179,31 +179,38 @@ func refuse(n int, class Class, code string) []error {
 }
 
 // engineOn gives an engine with the machine's clock, and all that it logs.
-func engineOn(t *testing.T, m *memory, owner string, due func(Target, time.Time) time.Time, events func(Event)) (*Engine, *bytes.Buffer) {
+func engineOn(t *testing.T, m *memory, owner string, due func(Target, time.Time) time.Time, events func(Event)) (*Engine, *locked) {
 	t.Helper()
-	var log bytes.Buffer
+	log := new(locked)
 	p := tablePolicy
 	p.Owner = owner
 	if due == nil {
 		due = func(_ Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }
 	}
 	e, err := New(Options{Store: m, API: m, Clock: clock{NewSystemClock(), m}, Policy: p, Due: due, Events: events,
-		Log: slog.New(slog.NewTextHandler(&locked{w: &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e, &log
+	return e, log
 }
 
+// locked is a log that is read while it is written.
 type locked struct {
 	mu sync.Mutex
-	w  *bytes.Buffer
+	b  bytes.Buffer
 }
 
 func (l *locked) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // adoptedKey puts a settled keyring in the store, with its key in force.

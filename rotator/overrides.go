@@ -133,6 +133,6 @@ func (d *decoder) overrides(o object) *Overrides {
 		}
 	}
 	d.may(o, "paused", &v.Paused)
-	v.extra = o
+	v.extra = o.rest()
 	return v
 }

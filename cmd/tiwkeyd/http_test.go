@@ -248,3 +248,24 @@ func TestHealthWithVault(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	<-d.done
 }
+
+// TestModest: the daemon takes one processor and little memory, unless the environment says otherwise.
+func TestModest(t *testing.T) {
+	r := newRig(t)
+	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
+	p := r.pages()
+	for _, c := range []struct {
+		env            []string
+		processors, gc string
+	}{{nil, "1", "40"}, {[]string{"GOMAXPROCS=3", "GOGC=90"}, "3", "90"}} {
+		d := r.start([]string{"run"}, append(c.env, "TIWKEYD_HTTP_ADDR=127.0.0.1:0")...)
+		r.awaitOutput(d, "serves these targets")
+		addr := p.at(d)
+		if processors, gc := p.value(addr, "go_sched_gomaxprocs_threads"), p.value(addr, "go_gc_gogc_percent"); processors != c.processors || gc != c.gc {
+			t.Errorf("with %v: %s processors, GOGC %s", c.env, processors, gc)
+		}
+		d.signal(syscall.SIGTERM)
+		<-d.done
+	}
+	r.keyring()
+}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +33,22 @@ the step in hand and stop.
 Variables:
 ` + config.Text(),
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			modest()
+			return p.run(cmd.Context())
+		},
+	}
+}
+
+// modest has the runtime take little of the machine, unless the environment wants it otherwise: a
+// daemon that waits for others nearly all the time is not faster with more processors, it only
+// wakes more of them for each answer.
+func modest() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
 	}
 }
 

@@ -21,6 +21,7 @@ type counts struct {
 	lists     *prometheus.CounterVec
 	reloadOK  prometheus.Gauge
 	reloadAt  prometheus.Gauge
+	each      bool // every target has series of its own
 }
 
 const (
@@ -44,7 +45,7 @@ func reasonLabel(r rotator.Reason) string {
 }
 
 func newCounts() *counts {
-	c := &counts{
+	c := &counts{each: true,
 		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_rotations_total",
 			Help: "Rotations that this replica brought to an end, by target, reason and result (committed, rolled_back)."}, []string{"target", "reason", "result"}),
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_steps_total",
@@ -80,11 +81,27 @@ func (c *counts) register(r *prometheus.Registry, b Build) {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
-// welcome makes the series of a target that an alert needs to see from zero on. With thousands
+// serve says how many targets there are now. Where they are more than maxSeries their rotations are
+// counted together, with target "", which Prometheus takes for no label at all.
+func (c *counts) serve(targets int) {
+	if each := targets <= maxSeries; each != c.each {
+		c.each = each
+		c.rotations.Reset() // as after a restart
+	}
+}
+
+// welcome makes the series of a target that an alert needs to see from zero on. With hundreds
 // of targets those of all reasons would be too many.
 func (c *counts) welcome(t rotator.Target) {
-	c.rotations.WithLabelValues(t.String(), string(rotator.BySchedule), committed)
-	c.rotations.WithLabelValues(t.String(), string(rotator.BySchedule), rolledBack)
+	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), committed)
+	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), rolledBack)
+}
+
+func (c *counts) label(t rotator.Target) string {
+	if c.each {
+		return t.String()
+	}
+	return ""
 }
 
 func (c *counts) forget(t rotator.Target) {
@@ -105,7 +122,7 @@ func (c *counts) rotation(ev rotator.Event, reason string) {
 	if ev.Step == rotator.StepRollback {
 		result = rolledBack
 	}
-	c.rotations.WithLabelValues(ev.Target.String(), reason, result).Inc()
+	c.rotations.WithLabelValues(c.label(ev.Target), reason, result).Inc()
 }
 
 func (c *counts) listed(err error) {

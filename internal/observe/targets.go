@@ -85,6 +85,11 @@ func perTarget(name, help string, more ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, append([]string{"target"}, more...), nil)
 }
 
+// maxSeries is up to how many targets each has series of its own. Where there are more, only those have
+// that somebody may be woken for, at most as many again: seven series of each of ten thousand
+// targets would cost more memory than all else here, and Prometheus as much.
+const maxSeries = 500
+
 var (
 	sinceDesc   = perTarget("tiwkeyd_target_since_rotation_seconds", "Time since the current key was found in force; there is none if the key was never replaced.")
 	untilDesc   = perTarget("tiwkeyd_target_until_rotation_seconds", "Time until the next rotation, or the next attempt after one that was rolled back; below zero: since it is due.")
@@ -97,6 +102,9 @@ var (
 	visitDesc   = perTarget("tiwkeyd_target_visit_age_seconds", "Time since the engine last dealt with the target, or failed to.")
 	targetsDesc = prometheus.NewDesc("tiwkeyd_targets", "Targets that are looked after, by phase.", []string{"phase"}, nil)
 	overdueDesc = prometheus.NewDesc("tiwkeyd_targets_overdue", "Targets whose key should have been replaced longer ago than a rotation takes: TIWKEYD_PROPAGATION, TIWKEYD_ATTEMPT_LIMIT and TIWKEYD_RECONCILE together.", nil, nil)
+	driftsDesc  = prometheus.NewDesc("tiwkeyd_targets_drifting", "Targets for which Tencent was last seen to sign with a key that is neither current nor pending.", nil, nil)
+	oldestDesc  = prometheus.NewDesc("tiwkeyd_oldest_key_age_seconds", "Time since the oldest of all current keys was made or adopted.", nil, nil)
+	longestDesc = prometheus.NewDesc("tiwkeyd_longest_visit_age_seconds", "Time since the engine last dealt with the target, or failed to, that it has left alone for longest.", nil, nil)
 	lookDesc    = prometheus.NewDesc("tiwkeyd_look_interval_seconds", "How often a settled target is looked at: TIWKEYD_RECONCILE, or less often where there are so many targets that looks would take more than a quarter of TIWKEYD_RATE.", nil, nil)
 	tokenDesc   = prometheus.NewDesc("tiwkeyd_vault_token_ttl_seconds", "Time until the Vault token ends unless it is renewed; there is none while that is not known, or if it never ends.", nil, nil)
 )
@@ -106,7 +114,7 @@ type standings struct{ m *Monitor }
 
 // Describe names the metrics.
 func (standings) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc, lookDesc} {
+	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc, driftsDesc, oldestDesc, longestDesc, lookDesc} {
 		ch <- d
 	}
 }
@@ -114,46 +122,75 @@ func (standings) Describe(ch chan<- *prometheus.Desc) {
 // Collect gives their values.
 func (c standings) Collect(ch chan<- prometheus.Metric) {
 	v, now := c.m.look(), time.Now()
-	counts, late := map[string]int{}, 0
-	for _, s := range v.standings {
-		of, phase, target := v.memory[s.Target], phaseOf(s, now), s.Target.String()
-		gauge := func(d *prometheus.Desc, value float64, more ...string) {
-			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{target}, more...)...)
-		}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	var late, drifts, shown int
+	var oldest, longest time.Duration
+	counts, all := map[string]int{}, len(v.standings) <= maxSeries
+	for i := range v.standings {
+		s := &v.standings[i]
+		of, phase := v.memory[s.Target], phaseOf(*s, now)
+		isLate := overdue(*s, of, v.Policy, now)
 		counts[phase]++
-		gauge(phaseDesc, 1, phase)
-		if overdue(s, of, v.Policy, now) {
+		if isLate {
 			late++
 		}
-		if !of.lastError.IsZero() {
-			gauge(errorDesc, float64(of.lastError.UnixMilli())/1000)
-		}
-		if !s.At.IsZero() {
-			gauge(visitDesc, now.Sub(s.At).Seconds())
-		}
-		if at := next(s, of); !at.IsZero() {
-			gauge(untilDesc, at.Sub(now).Seconds())
-		}
-		if !s.RotatedAt.IsZero() {
-			gauge(sinceDesc, now.Sub(s.RotatedAt).Seconds())
+		if s.Drift {
+			drifts++
 		}
 		if s.KeyID != "" {
-			gauge(ageDesc, now.Sub(s.KeyCreated).Seconds())
+			oldest = max(oldest, now.Sub(s.KeyCreated))
 		}
-		if s.Adopted {
-			gauge(driftDesc, flag(s.Drift))
+		if !s.At.IsZero() {
+			longest = max(longest, now.Sub(s.At))
 		}
-		if s.PendingID != "" {
-			gauge(ownedDesc, flag(s.Ours))
-			gauge(leaseDesc, s.LeaseUntil.Sub(now).Seconds())
+		if all || (shown < maxSeries && (isLate || s.Drift || phase == phaseRolledBack || of.trouble.Text != "")) {
+			shown++
+			ofTarget(gauge, s, of, phase, now)
 		}
 	}
 	for _, phase := range phases() {
-		ch <- prometheus.MustNewConstMetric(targetsDesc, prometheus.GaugeValue, float64(counts[phase]), phase)
+		gauge(targetsDesc, float64(counts[phase]), phase)
 	}
-	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, float64(late))
+	gauge(overdueDesc, float64(late))
+	gauge(driftsDesc, float64(drifts))
+	if oldest > 0 {
+		gauge(oldestDesc, oldest.Seconds())
+	}
+	if longest > 0 {
+		gauge(longestDesc, longest.Seconds())
+	}
 	if v.Engine != nil {
-		ch <- prometheus.MustNewConstMetric(lookDesc, prometheus.GaugeValue, v.Engine.Interval().Seconds())
+		gauge(lookDesc, v.Engine.Interval().Seconds())
+	}
+}
+
+// ofTarget gives the series of one target.
+func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Standing, of memory, phase string, now time.Time) {
+	target := s.Target.String()
+	gauge(phaseDesc, 1, target, phase)
+	if !of.lastError.IsZero() {
+		gauge(errorDesc, float64(of.lastError.UnixMilli())/1000, target)
+	}
+	if !s.At.IsZero() {
+		gauge(visitDesc, now.Sub(s.At).Seconds(), target)
+	}
+	if at := next(*s, of); !at.IsZero() {
+		gauge(untilDesc, at.Sub(now).Seconds(), target)
+	}
+	if !s.RotatedAt.IsZero() {
+		gauge(sinceDesc, now.Sub(s.RotatedAt).Seconds(), target)
+	}
+	if s.KeyID != "" {
+		gauge(ageDesc, now.Sub(s.KeyCreated).Seconds(), target)
+	}
+	if s.Adopted {
+		gauge(driftDesc, flag(s.Drift), target)
+	}
+	if s.PendingID != "" {
+		gauge(ownedDesc, flag(s.Ours), target)
+		gauge(leaseDesc, s.LeaseUntil.Sub(now).Seconds(), target)
 	}
 }
 

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,5 +208,52 @@ func TestReload(t *testing.T) {
 		// Its old engine's last words change nothing.
 		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Phase: rotator.Done})
 		r.expect("an event of what is not served", map[string]string{`tiwkeyd_steps_total{result="done",step="commit"}`: "2", rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
+	})
+}
+
+// TestManyTargets: with more than maxSeries targets only those that somebody may be woken for have
+// series of their own, and the totals are of all.
+func TestManyTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, ts := newWorld(), make([]rotator.Target, maxSeries+1)
+		for i := range ts {
+			ts[i] = rotator.Target{SdkAppID: 1400000001 + int64(i), Service: rotator.WhiteboardPush}
+			key, at := rotator.NewKey("first", canary+ts[i].String()), time.Now().Add(-time.Hour)
+			w.inForce[ts[i]] = key
+			w.rings[ts[i]] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: ts[i], RotatedAt: at,
+				Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}}
+		}
+		own := func(values map[string]string) (n int) {
+			for series := range values {
+				if strings.Contains(series, `target="14`) {
+					n++
+				}
+			}
+			return n
+		}
+		r := newRig(t, w, ts...)
+		stop := r.run()
+		defer func() { stop() }()
+		time.Sleep(time.Minute)
+		if got := r.values(); own(got) != 0 || len(got) > 200 {
+			t.Errorf("%d series, %d of them of targets", len(got), own(got))
+		}
+		r.expect("all is settled", map[string]string{`tiwkeyd_targets{phase="settled"}`: strconv.Itoa(len(ts)), "tiwkeyd_targets_drifting": "0", "tiwkeyd_oldest_key_age_seconds": "3660"})
+		w.change(func() { w.inForce[two] = rotator.NewKey("", canary+"foreign") })
+		time.Sleep(12 * time.Minute)
+		r.expect("one drifts", map[string]string{"tiwkeyd_targets_drifting": "1", of(two, "target_drift"): "1", of(two, "target_phase", "phase", "settled"): "1", of(one, "target_drift"): ""})
+		r.engine.Ask(rotator.ByCommand, one)
+		time.Sleep(20 * time.Minute)
+		r.expect("one was rotated", map[string]string{rotations(one, "command", "committed"): "", `tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "1"})
+		// With one target less each has its series again.
+		stop()
+		r.engine = watched(t, r.Monitor, w, ts[:maxSeries]...)
+		stop = r.run()
+		time.Sleep(time.Minute)
+		r.expect("few", map[string]string{of(one, "target_drift"): "0", of(two, "target_drift"): "1", of(ts[9], "target_phase", "phase", "settled"): "1", rotations(one, "schedule", "committed"): "0",
+			`tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: ""})
+		if got := r.values(); own(got) < 7*maxSeries {
+			t.Errorf("%d series of targets", own(got))
+		}
 	})
 }
