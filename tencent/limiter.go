@@ -11,7 +11,8 @@ import (
 
 // Limiter hands out the places within the limit of one API, which all programs of an account share
 // without knowing of each other. It sends as fast as it may (additive increase) and slows down when
-// Tencent says RequestLimitExceeded (multiplicative decrease), as TCP shares a line. The most urgent
+// Tencent says RequestLimitExceeded (multiplicative decrease), from where it is soon back at a little
+// less than what was too much, as TCP shares a line (RFC 9438). The most urgent
 // call that waits goes first, and of those the one that waits longest. While nobody waits it
 // costs nothing.
 type Limiter struct {
@@ -19,6 +20,7 @@ type Limiter struct {
 	most    float64 // places a second
 	allowed float64
 	step    float64       // by how much allowed grows in a second
+	plateau float64       // up to where it grows faster after it became less
 	quiet   time.Duration // for how long calls were sent as fast as allowed, since step last changed
 	slowed  time.Time     // when allowed last became less
 
@@ -37,11 +39,14 @@ const (
 	startShare = 0.25
 	// slower is what is left of the rate at a RequestLimitExceeded, found at the first, when it
 	// grew fast.
-	slower, found = 0.95, 0.85
+	slower, found = 0.93, 0.75
+	// What of the rate before comes back, with the time constant recovery.
+	slowerBack, foundBack = 0.985, 0.95
+	recovery              = 20 * time.Second
 	// The step of the increase, as a share of the limit per second: until the limit is found,
 	// after that, and how large it gets when it doubles with each further spell in which Tencent
 	// says nothing. The small one makes an excess rare: less than one call in a thousand.
-	findStep, steadyStep, largestStep = 1.0 / 20, 1.0 / 20000, 1.0 / 100
+	findStep, steadyStep, largestStep = 1.0 / 20, 1.0 / 100000, 1.0 / 100
 	doubleAfter                       = 2 * time.Minute
 	leastShare                        = 1.0 / 100
 	// lowShare is how often the call that came first gets the place of a more urgent one.
@@ -123,7 +128,8 @@ func (l *Limiter) next() *waiter {
 
 // grow makes the rate larger by what a spell of d is worth. The caller holds l.mu.
 func (l *Limiter) grow(d time.Duration) {
-	l.allowed = min(l.most, l.allowed+l.step*d.Seconds())
+	back := max(0, l.plateau-l.allowed) * min(1, d.Seconds()/recovery.Seconds())
+	l.allowed = min(l.most, l.allowed+back+l.step*d.Seconds())
 	if l.quiet += d; l.quiet >= doubleAfter && l.step < l.most*findStep {
 		l.quiet, l.step = 0, min(2*l.step, l.most*largestStep)
 	}
@@ -139,10 +145,11 @@ func (l *Limiter) Exceeded(sent time.Time) {
 		return
 	}
 	l.slowed = time.Now()
-	left := slower
+	left, back := slower, slowerBack
 	if l.step > l.most*largestStep {
-		left = found
+		left, back = found, foundBack
 	}
+	l.plateau = l.allowed * back
 	l.allowed = max(l.most*leastShare, l.allowed*left)
 	l.step, l.quiet = l.most*steadyStep, 0
 }

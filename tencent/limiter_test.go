@@ -100,7 +100,7 @@ func TestLimitIsShared(t *testing.T) {
 				least, largest = min(least, k), max(largest, k)
 			}
 			s.mu.Unlock()
-			if float64(largest) > 1.6*float64(least) {
+			if float64(largest) > 2.5*float64(least) {
 				t.Errorf("%d programs: one has sent %d calls, another %d", n, largest, least)
 			}
 			if n > 1 {
