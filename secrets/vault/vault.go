@@ -25,6 +25,9 @@ import (
 // callTimeout bounds one request and the library's retries of it.
 const callTimeout = 10 * time.Second
 
+// idleConnections is how many connections to Vault are kept for the next request.
+const idleConnections = 32
+
 // purgeReach is how many versions back Purge goes: Vault itself keeps ten unless told
 // otherwise, and every retirement purges.
 const purgeReach = 256
@@ -73,6 +76,11 @@ func New(o Options) (*Store, error) {
 	// said ("sealed"), not only that there was no time.
 	cfg.Timeout = callTimeout
 	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, 500*time.Millisecond
+	// The library keeps one connection more than there are processors; the engine deals with 32
+	// targets at a time, and each of the others would be made, with its TLS, for one request.
+	if t, ok := cfg.HttpClient.Transport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost = idleConnections
+	}
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
