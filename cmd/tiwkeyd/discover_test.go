@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,6 +137,50 @@ func TestEnrollFile(t *testing.T) {
 	}
 	if r.setCalls() != 0 {
 		t.Errorf("%d keys were set", r.setCalls())
+	}
+}
+
+// TestEnrollKilled: an enrollment that was killed in the middle goes on when it is run again, and what was
+// enrolled before is left as it was.
+func TestEnrollKilled(t *testing.T) {
+	var apps []int64
+	var args []string
+	for i := range int64(40) {
+		apps = append(apps, 1500000001+i)
+		args = append(args, fmt.Sprint(1500000001+i))
+	}
+	r := discovering(t, apps...)
+	there := func() (ids []string) {
+		for _, app := range apps {
+			if k := r.keyringOf(app); k != nil {
+				ids = append(ids, fmt.Sprint(app, k.Current().Key.ID()))
+			}
+		}
+		return ids
+	}
+	args = append([]string{"enroll"}, args...)
+	d := r.start(args, "TIWKEYD_RATE=20")
+	r.await("some to be enrolled", func() bool { return len(there()) >= 5 })
+	d.signal(syscall.SIGKILL)
+	<-d.done
+	before := there()
+	if len(before) == len(apps) {
+		t.Fatal("it was killed too late")
+	}
+	out, code := r.run(args)
+	if want := fmt.Sprintf("enrolled=%d already_there=%d failed=0", len(apps)-len(before), len(before)); code != 0 || !strings.Contains(out, want) {
+		t.Errorf("%d, want %s\n%s", code, want, out)
+	}
+	after := there()
+	for _, id := range before {
+		if !slices.Contains(after, id) {
+			t.Errorf("%s was changed", id)
+		}
+	}
+	for _, app := range apps {
+		if k := r.keyringOf(app); k == nil || k.CallbackKey().Reveal() != r.server.KeyInForce(app, string(rotator.WhiteboardPush)) || r.setCalls() != 0 {
+			t.Errorf("%d: it does not have the key in force", app)
+		}
 	}
 }
 

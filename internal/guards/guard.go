@@ -51,9 +51,13 @@ func (f *finder) visit(n ast.Node) bool {
 	switch x := n.(type) {
 	case *ast.IfStmt:
 		f.never(x.Cond)
-	case *ast.CaseClause:
-		for _, e := range x.List {
-			f.never(e)
+	case *ast.SwitchStmt:
+		for _, c := range x.Body.List {
+			for _, e := range c.(*ast.CaseClause).List {
+				if x.Tag == nil { // else they are values, not conditions
+					f.never(e)
+				}
+			}
 		}
 	case *ast.ReturnStmt:
 		for _, e := range x.Results {
