@@ -39,7 +39,7 @@ type Engine struct {
 	unbroken time.Duration // since when it has done so without a break, by the steady clock
 	readAt   moment        // when it last told a keyring
 	era      int           // how often it was found to be older than it had been
-	company  time.Duration // when another replica was last noticed, by the steady clock; 0: never
+	company  time.Duration // when another replica was last noticed, by the steady clock; long ago: never
 
 	nextTurn  time.Duration                                // of a look that can wait, by the steady clock
 	stretched *Policy                                      // with the interval of looks that holds now
@@ -72,7 +72,7 @@ type Options struct {
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
 		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
-		progress: progress{visits: map[*track]time.Duration{}}}
+		company: -companyLimit, progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}

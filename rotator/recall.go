@@ -18,14 +18,14 @@ const companyLimit = time.Hour
 // recall begins a visit without a read, if it may.
 func (e *Engine) recall(tr *track) bool {
 	k, now := tr.snap.Keyring, e.moment()
-	if k == nil || !tr.kept || tr.storeFails > 0 {
+	if k == nil || !tr.kept { // or the store has failed, or the clock was set back
 		return false
 	}
 	e.mu.Lock()
 	unbroken := e.unbroken
 	read, answer := e.readAt.since(now), e.lastRead.since(now)
-	ok := tr.held && tr.era == e.era && read <= recallLimit && read >= 0 && !now.wall.Before(e.lastRead.wall)
-	company := e.company != 0 && now.steady-e.company < companyLimit
+	ok := tr.held && tr.era == e.era && read <= recallLimit && !now.wall.Before(e.lastRead.wall)
+	company := now.steady-e.company < companyLimit
 	e.mu.Unlock()
 	p := &e.policy
 	switch pend := k.Pending(); {
@@ -66,7 +66,7 @@ func (e *Engine) notice(tr *track, s Snapshot) {
 	changed := tr.snap.Keyring != nil && s.Version != tr.snap.Version
 	foreign := s.Keyring != nil && s.Keyring.Pending() != nil && s.Keyring.Rotation.Owner != e.policy.Owner
 	if changed || foreign {
-		e.company = max(e.clock.Steady(), 1)
+		e.company = e.clock.Steady()
 	}
 }
 

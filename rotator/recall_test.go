@@ -163,6 +163,20 @@ func TestRecall(t *testing.T) {
 		{"all is well", func(*memory, *Engine, *track) {}, true},
 		{"the last read is long ago", func(*memory, *Engine, *track) { time.Sleep(recallLimit + time.Second) }, false},
 		{"the store failed", func(m *memory, e *Engine, tr *track) { e.storeFailed(tr, StepObserve, errAway) }, false},
+		{"the clock was found set back in a visit", func(_ *memory, e *Engine, tr *track) {
+			now := e.moment()
+			now.wall = now.wall.Add(-time.Hour)
+			tr.date(now)
+		}, false},
+		{"a keyring was older than it had been", func(_ *memory, e *Engine, _ *track) { e.era++ }, false},
+		{"the clock was set back to after the last visit", func(_ *memory, e *Engine, _ *track) { e.lastRead.wall = e.lastRead.wall.Add(time.Minute) }, false},
+		{"the clock was set back before the store answered again", func(_ *memory, _ *Engine, tr *track) { tr.latest = tr.latest.Add(time.Minute) }, false},
+		{"there is company", func(_ *memory, e *Engine, _ *track) { e.company = 1 }, false},
+		{"there was company long ago", func(_ *memory, e *Engine, _ *track) {
+			e.company = 1
+			time.Sleep(companyLimit)
+			e.readAt, e.lastRead = e.moment(), e.moment()
+		}, true},
 		{"the clock was set back", func(m *memory, _ *Engine, _ *track) { m.ahead = -time.Hour }, false},
 		{"Run does not look after it", func(_ *memory, _ *Engine, tr *track) { tr.held = false }, false},
 		{"nothing was read", func(_ *memory, _ *Engine, tr *track) { tr.snap = Snapshot{} }, false},
@@ -181,6 +195,27 @@ func TestRecall(t *testing.T) {
 			}
 			if got := m.reads == before; got != r.want {
 				t.Errorf("%d %s: it begins with what is remembered: %t", i, r.name, got)
+			}
+		})
+	}
+}
+
+// TestCompany: another replica is noticed by what it has in hand, and a replica does not take itself for
+// another.
+func TestCompany(t *testing.T) {
+	for owner, want := range map[string]bool{"me": false, "other": true} {
+		synctest.Test(t, func(t *testing.T) {
+			m, e, ts, _ := fleet(t, 1, 5, nil)
+			other, _ := engineOn(t, m, owner, nil, nil)
+			if err := other.Begin(t.Context(), ts[0], BySignal); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if err := e.read(t.Context(), e.track(ts[0])); err != nil {
+				t.Fatal(err)
+			}
+			if noticed := e.company == e.clock.Steady(); noticed != want {
+				t.Errorf("%s: another replica is noticed: %t", owner, noticed)
 			}
 		})
 	}

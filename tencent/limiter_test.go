@@ -218,8 +218,14 @@ func TestRate(t *testing.T) {
 			t.Errorf("after an excess %v", got)
 		}
 		l.Exceeded(wait())
-		if got := l.Limit().Allowed; got < 19.5*found*slower || got > 19.5*found*slower+0.01 {
+		if got := l.Limit().Allowed; got < 19.5*found*slower || got > 19.5*found*slower+0.05 { // what it grew in the wait between
 			t.Errorf("after another %v", l.Limit())
+		}
+		for range 1200 { // a minute and a half
+			wait()
+		}
+		if back := l.Limit().Allowed / (19.5 * found); back < 0.97 || back > 1 {
+			t.Errorf("%f of what was too much comes back", back)
 		}
 		for range 2000 {
 			l.Exceeded(wait())

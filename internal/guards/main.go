@@ -129,8 +129,11 @@ func (g guard) try(dir string) verdict {
 		if red := failed.FindSubmatch(out); red != nil {
 			return verdict{true, string(red[1])}
 		}
-		if strings.Contains(string(out), "panic: test timed out") {
+		switch {
+		case strings.Contains(string(out), "panic: test timed out"):
 			return verdict{true, "a test that does not end"}
+		case strings.Contains(string(out), "panic: "):
+			return verdict{true, "a panic"}
 		}
 		return verdict{text: "no test ran: " + string(out)}
 	}
