@@ -41,7 +41,7 @@ type Engine struct {
 	era      int           // how often it was found to be older than it had been
 	company  time.Duration // when another replica was last noticed, by the steady clock; long ago: never
 
-	nextTurn  time.Duration                                // of a look that can wait, by the steady clock
+	turns     turns                                        // of the looks that can wait
 	stretched *Policy                                      // with the interval of looks that holds now
 	told      time.Duration                                // the interval that was last logged
 	schedules map[string]func(Target, time.Time) time.Time // that override due, by specification
@@ -110,16 +110,16 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	snap        Snapshot      // as last read or written
-	kept        bool          // snap is still good, for all that is known
-	recalled    bool          // this visit began with snap, without a read
-	era         int           // Engine.era when it was last read
-	queued      bool          // a look that can wait has its turn
-	turn        time.Duration // when that comes, by the steady clock
-	latest      time.Time     // that the wall clock told, of what is remembered here
-	pending     Key           // the last pending key seen
-	pendingSeen watch         // of the pending key, for obs.Since
-	currentSeen watch         // of the current key, for obs.CurrentSince
+	snap        Snapshot  // as last read or written
+	kept        bool      // snap is still good, for all that is known
+	recalled    bool      // this visit began with snap, without a read
+	era         int       // Engine.era when it was last read
+	queued      bool      // a look that can wait has a number
+	turn        float64   // its number
+	latest      time.Time // that the wall clock told, of what is remembered here
+	pending     Key       // the last pending key seen
+	pendingSeen watch     // of the pending key, for obs.Since
+	currentSeen watch     // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force

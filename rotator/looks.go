@@ -1,6 +1,9 @@
 package rotator
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Looks of settled targets can wait, and with many targets they have to: Tencent's limit is for
 // the rotations. This file spreads them.
@@ -43,22 +46,64 @@ func (e *Engine) rules() *Policy {
 	return e.stretched
 }
 
+// turns says whose turn it is to be looked at. Each look that can wait takes a number; the numbers are
+// called at a rate that leaves Tencent's limit to the rotations while there are any, so when
+// a number comes is only known once it is called.
+type turns struct {
+	taken, called float64
+	at            time.Duration // when called was true, by the steady clock
+
+	pushes   float64 // of late: of each is left 1/e after pushSpan
+	pushedAt time.Duration
+}
+
+const (
+	// pushSpan is over how long the rate of sets is reckoned, leastLooks what is left of the rate
+	// of looks during a wave of rotations, and turnCheck how soon a look asks again then.
+	pushSpan   = 10 * time.Second
+	leastLooks = 0.1
+	turnCheck  = time.Minute
+)
+
+// pushed counts a key that is being set.
+func (t *turns) pushed(now time.Duration) {
+	t.pushes, t.pushedAt = t.recent(now)+1, now
+}
+
+func (t *turns) recent(now time.Duration) float64 {
+	return t.pushes * math.Exp(-(now-t.pushedAt).Seconds()/pushSpan.Seconds())
+}
+
+// call moves on to now, and gives how many numbers are called in a second. Other replicas set keys,
+// too, and each key that is set is looked at: twice the own rate is left to both.
+func (t *turns) call(now time.Duration, full float64) float64 {
+	rate := max(leastLooks*full, full-2*t.recent(now)/pushSpan.Seconds())
+	t.called = min(t.taken, t.called+rate*(now-t.at).Seconds())
+	t.at = now
+	return rate
+}
+
 // turn puts off a look that can wait until it is the target's turn: a is then a wait.
 func (e *Engine) turn(tr *track, a Action, w Wish) Action {
 	if a.Step != StepObserve || !a.Idle || e.lookRate <= 0 || w.Asked != "" {
 		return a
 	}
 	now := e.moment()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t := &e.turns
+	rate := t.call(now.steady, e.lookRate)
 	if !tr.queued {
-		tr.queued = true
-		e.mu.Lock()
-		tr.turn = max(now.steady, e.nextTurn)
-		e.nextTurn = tr.turn + time.Duration(float64(time.Second)/e.lookRate)
-		e.mu.Unlock()
+		tr.queued, tr.turn = true, t.taken
+		t.taken++
 	}
-	wait := tr.turn - now.steady
-	if wait <= 0 {
-		return a // which begins the count anew
+	ahead := tr.turn - t.called
+	if ahead <= 0 {
+		return a // which gives the number back
+	}
+	wait := time.Duration(ahead/rate*float64(time.Second)) + 1
+	if rate < e.lookRate/2 {
+		wait = min(wait, turnCheck) // the wave may be over sooner
 	}
 	return Action{Step: StepWait, Until: sooner(a.Until, now.wall.Add(wait)), Why: "its turn to be looked at comes"}
 }

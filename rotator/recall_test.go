@@ -121,6 +121,48 @@ func TestLooksAreSpread(t *testing.T) {
 	})
 }
 
+// TestLooksYield: while keys are set, looks that can wait leave Tencent's limit to them, all but a tenth,
+// and take it up again soon after.
+func TestLooksYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, rate = 5000, 5
+		m, e, ts, _ := fleet(t, n, rate, nil)
+		stop := running(e, ts)
+		defer stop()
+		spell := func(d time.Duration, sets float64) (looks int) {
+			before := 0
+			m.change(func() { before = m.looks })
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				if sets == 0 {
+					time.Sleep(time.Second)
+					continue
+				}
+				time.Sleep(time.Duration(float64(time.Second) / sets))
+				e.mu.Lock()
+				e.turns.pushed(e.clock.Steady())
+				e.mu.Unlock()
+			}
+			m.change(func() { looks = m.looks - before })
+			return looks
+		}
+		if got := spell(100*time.Second, 0); got < 490 || got > 510 {
+			t.Errorf("%d looks in 100 quiet seconds", got)
+		}
+		spell(20*time.Second, 6)
+		if got := spell(100*time.Second, 6); got < 30 || got > 70 {
+			t.Errorf("%d looks in 100 seconds of a wave", got)
+		}
+		spell(2*turnCheck, 0)
+		if got := spell(100*time.Second, 0); got < 480 || got > 520 {
+			t.Errorf("%d looks in 100 seconds after the wave", got)
+		}
+		spell(60*time.Second, 1)
+		if got := spell(100*time.Second, 1); got < 250 || got > 350 {
+			t.Errorf("%d looks in 100 seconds with a key a second", got)
+		}
+	})
+}
+
 // TestMemoryIsVoid: what is remembered of the keyrings is not begun with once any of them is found
 // older than it was, or another replica was noticed.
 func TestMemoryIsVoid(t *testing.T) {
