@@ -58,11 +58,10 @@ type turns struct {
 }
 
 const (
-	// pushSpan is over how long the rate of sets is reckoned, leastLooks what is left of the rate
-	// of looks during a wave of rotations, and turnCheck how soon a look asks again then.
-	pushSpan   = 10 * time.Second
-	leastLooks = 0.1
-	turnCheck  = time.Minute
+	// pushSpan is over how long the rate of sets is reckoned, and turnCheck how soon a look asks
+	// again in a wave of rotations.
+	pushSpan  = 10 * time.Second
+	turnCheck = time.Minute
 )
 
 // pushed counts a key that is being set.
@@ -75,9 +74,9 @@ func (t *turns) recent(now time.Duration) float64 {
 }
 
 // call moves on to now, and gives how many numbers are called in a second. Other replicas set keys,
-// too, and each key that is set is looked at: twice the own rate is left to both.
+// too, and each key that is set is looked at: twice the own rate is left to both, and in a wave all.
 func (t *turns) call(now time.Duration, full float64) float64 {
-	rate := max(leastLooks*full, full-2*t.recent(now)/pushSpan.Seconds())
+	rate := max(0, full-2*t.recent(now)/pushSpan.Seconds())
 	t.called = min(t.taken, t.called+rate*(now-t.at).Seconds())
 	t.at = now
 	return rate
@@ -88,10 +87,9 @@ func (e *Engine) turn(tr *track, a Action, w Wish) Action {
 	if a.Step != StepObserve || !a.Idle || e.lookRate <= 0 || w.Asked != "" {
 		return a
 	}
-	now := e.moment()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t := &e.turns
+	t, now := &e.turns, e.moment() // under the lock: or of two visits the later one would go back
 	rate := t.call(now.steady, e.lookRate)
 	if !tr.queued {
 		tr.queued, tr.turn = true, t.taken
@@ -101,9 +99,9 @@ func (e *Engine) turn(tr *track, a Action, w Wish) Action {
 	if ahead <= 0 {
 		return a // which gives the number back
 	}
-	wait := time.Duration(ahead/rate*float64(time.Second)) + 1
-	if rate < e.lookRate/2 {
-		wait = min(wait, turnCheck) // the wave may be over sooner
+	wait := turnCheck // the wave may be over sooner
+	if rate >= e.lookRate/2 {
+		wait = time.Duration(ahead/rate*float64(time.Second)) + 1
 	}
 	return Action{Step: StepWait, Until: sooner(a.Until, now.wall.Add(wait)), Why: "its turn to be looked at comes"}
 }

@@ -121,8 +121,8 @@ func TestLooksAreSpread(t *testing.T) {
 	})
 }
 
-// TestLooksYield: while keys are set, looks that can wait leave Tencent's limit to them, all but a tenth,
-// and take it up again soon after.
+// TestLooksYield: while many keys are set, looks that can wait leave Tencent's limit to them, and take it up
+// again soon after.
 func TestLooksYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 5000, 5
@@ -149,11 +149,11 @@ func TestLooksYield(t *testing.T) {
 			t.Errorf("%d looks in 100 quiet seconds", got)
 		}
 		spell(20*time.Second, 6)
-		if got := spell(100*time.Second, 6); got < 30 || got > 70 {
+		if got := spell(100*time.Second, 6); got > 10 { // those called just before
 			t.Errorf("%d looks in 100 seconds of a wave", got)
 		}
 		spell(2*turnCheck, 0)
-		if got := spell(100*time.Second, 0); got < 480 || got > 520 {
+		if got := spell(100*time.Second, 0); got < 480 || got > 600 { // with some that were called in the last minute
 			t.Errorf("%d looks in 100 seconds after the wave", got)
 		}
 		spell(60*time.Second, 1)

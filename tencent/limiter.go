@@ -100,7 +100,7 @@ func (l *Limiter) serve(behind bool) {
 			})
 			return
 		}
-		if behind {
+		if behind && l.waiting[0].urgency > rotator.Looking { // who can wait need not exceed the limit to find it
 			l.grow(min(now.Sub(l.last), 2*gap))
 		}
 		// A timer that was late must not make the rate less; nobody may save up places, though.
