@@ -64,7 +64,13 @@ const (
 	turnCheck = time.Minute
 )
 
-// pushed counts a key that is being set.
+// pushing counts a key that is being set.
+func (e *Engine) pushing() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.turns.pushed(e.clock.Steady())
+}
+
 func (t *turns) pushed(now time.Duration) {
 	t.pushes, t.pushedAt = t.recent(now)+1, now
 }

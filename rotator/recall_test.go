@@ -138,9 +138,7 @@ func TestLooksYield(t *testing.T) {
 					continue
 				}
 				time.Sleep(time.Duration(float64(time.Second) / sets))
-				e.mu.Lock()
-				e.turns.pushed(e.clock.Steady())
-				e.mu.Unlock()
+				e.pushing()
 			}
 			m.change(func() { looks = m.looks - before })
 			return looks

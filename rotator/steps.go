@@ -15,9 +15,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 	case StepObserve:
 		return e.observe(ctx, tr, w)
 	case StepPush:
-		e.mu.Lock()
-		e.turns.pushed(e.clock.Steady())
-		e.mu.Unlock()
+		e.pushing()
 		return e.push(ctx, tr, k.Pending().Key)
 	case StepReassert:
 		return e.reassert(ctx, tr, k.CallbackKey())

@@ -52,11 +52,12 @@ func (f *finder) visit(n ast.Node) bool {
 	case *ast.IfStmt:
 		f.never(x.Cond)
 	case *ast.SwitchStmt:
+		if x.Tag != nil {
+			break // the cases are values, not conditions
+		}
 		for _, c := range x.Body.List {
 			for _, e := range c.(*ast.CaseClause).List {
-				if x.Tag == nil { // else they are values, not conditions
-					f.never(e)
-				}
+				f.never(e)
 			}
 		}
 	case *ast.ReturnStmt:

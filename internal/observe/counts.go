@@ -82,12 +82,16 @@ func (c *counts) register(r *prometheus.Registry, b Build) {
 }
 
 // serve says how many targets there are now. Where they are more than maxSeries their rotations are
-// counted together, with target "", which Prometheus takes for no label at all.
-func (c *counts) serve(targets int) {
-	if each := targets <= maxSeries; each != c.each {
-		c.each = each
-		c.rotations.Reset() // as after a restart
+// counted together, with target "", which Prometheus takes for no label at all. It reports whether
+// all begin anew, as after a restart.
+func (c *counts) serve(targets int) (anew bool) {
+	each := targets <= maxSeries
+	if each == c.each {
+		return false
 	}
+	c.each = each
+	c.rotations.Reset()
+	return true
 }
 
 // welcome makes the series of a target that an alert needs to see from zero on. With hundreds

@@ -69,14 +69,16 @@ func (m *Monitor) Serve(s Served) {
 	defer m.mu.Unlock()
 	m.served = s
 	now, old := time.Now(), m.targets
-	m.counts.serve(len(s.Targets))
+	anew := m.counts.serve(len(s.Targets))
 	m.targets = make(map[rotator.Target]*memory, len(s.Targets))
 	for _, t := range s.Targets {
 		if m.targets[t] = old[t]; old[t] == nil {
 			m.targets[t] = &memory{since: now}
 			m.calls.welcome(t.Service)
 		}
-		m.counts.welcome(t)
+		if anew || old[t] == nil {
+			m.counts.welcome(t)
+		}
 		delete(old, t)
 	}
 	for t := range old {
