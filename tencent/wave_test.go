@@ -53,3 +53,19 @@ func TestWave(t *testing.T) {
 		})
 	}
 }
+
+// TestLooksFindNoLimit: who can wait does not make the rate grow until Tencent refuses a call.
+func TestLooksFindNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(DefaultRate)
+		before := l.Limit()
+		for range 100 {
+			if _, err := l.Wait(rotator.WithUrgency(t.Context(), rotator.Looking)); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := l.Limit(); got != before {
+			t.Errorf("%v, before %v", got, before)
+		}
+	})
+}
