@@ -25,6 +25,7 @@ type Engine struct {
 
 	lookRate float64
 	gone     func(Target)
+	share    func(replicas, place int)
 
 	wake  chan struct{}
 	slots chan struct{} // one for each visit under way
@@ -33,13 +34,16 @@ type Engine struct {
 
 	mu       sync.Mutex
 	tracks   map[Target]*track
-	served   int           // how many of them Run looks after, or will
-	arrived  []*track      // of these, what Run has not taken in yet
-	lastRead moment        // when the store last answered, for whatever target
-	unbroken time.Duration // since when it has done so without a break, by the steady clock
-	readAt   moment        // when it last told a keyring
-	era      int           // how often it was found to be older than it had been
-	company  time.Duration // when another replica was last noticed, by the steady clock; long ago: never
+	served   int                      // how many of them Run looks after, or will
+	arrived  []*track                 // of these, what Run has not taken in yet
+	lastRead moment                   // when the store last answered, for whatever target
+	unbroken time.Duration            // since when it has done so without a break, by the steady clock
+	readAt   moment                   // when it last told a keyring
+	era      int                      // how often it was found to be older than it had been
+	company  time.Duration            // when another replica was last noticed, by the steady clock; long ago: never
+	peers    map[string]time.Duration // when each that carries rotations out was, by Owner
+	replicas int                      // how many there are with this one, and
+	place    int                      // which of them it is, as Options.Share was told
 
 	turns     turns                                        // of the looks that can wait
 	stretched *Policy                                      // with the interval of looks that holds now
@@ -61,18 +65,21 @@ type Options struct {
 	// LookRate bounds how many settled targets are looked at in a second, by stretching
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
-	Clock    Clock        // nil: SystemClock
-	Random   io.Reader    // nil: crypto/rand
-	Log      *slog.Logger // nil: none
-	Gone     func(Target) // nil: none; hears of a target of ServeFound that is served no longer, as its keyring is gone
-	Events   func(Event)  // nil: none; called from the engine's goroutines
+	// Share hears how many replicas share the work, as far as this one has noticed, and which of them
+	// it is (from 0), whenever that changes. nil: none.
+	Share  func(replicas, place int)
+	Clock  Clock        // nil: SystemClock
+	Random io.Reader    // nil: crypto/rand
+	Log    *slog.Logger // nil: none
+	Gone   func(Target) // nil: none; hears of a target of ServeFound that is served no longer, as its keyring is gone
+	Events func(Event)  // nil: none; called from the engine's goroutines
 }
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
 		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
-		company: -companyLimit, progress: progress{visits: map[*track]time.Duration{}}}
+		company: -companyLimit, peers: map[string]time.Duration{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}

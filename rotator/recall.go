@@ -12,9 +12,6 @@ import "time"
 // recallLimit is how long ago the store last told a keyring for others to be remembered.
 const recallLimit = 30 * time.Second
 
-// companyLimit is for how long another replica that was noticed is reckoned with.
-const companyLimit = time.Hour
-
 // recall begins a visit without a read, if it may.
 func (e *Engine) recall(tr *track) bool {
 	k, now := tr.snap.Keyring, e.moment()
@@ -53,21 +50,6 @@ func (e *Engine) mustRead(tr *track, a Action) bool {
 		return !a.Idle || tr.obs.Sight != Seen || !e.clock.Now().Before(tr.obs.At.Add(e.Interval()))
 	}
 	return true
-}
-
-// notice takes account of what a read, or a write that found another version, shows of others.
-func (e *Engine) notice(tr *track, s Snapshot) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s.Version < tr.snap.Version {
-		e.era++
-	}
-	e.readAt = e.moment()
-	changed := tr.snap.Keyring != nil && s.Version != tr.snap.Version
-	foreign := s.Keyring != nil && s.Keyring.Pending() != nil && s.Keyring.Rotation.Owner != e.policy.Owner
-	if changed || foreign {
-		e.company = e.clock.Steady()
-	}
 }
 
 func (e *Engine) eraNow() int {

@@ -131,6 +131,14 @@ func (c *Client) ServerTime(ctx context.Context) (time.Time, error) {
 	return at, nil
 }
 
+// Share says that so many replicas of one account are at work, and that this one is the place'th
+// of them, from 0.
+func (c *Client) Share(replicas, place int) {
+	for _, l := range c.limits {
+		l.Share(replicas, place)
+	}
+}
+
 // Limits tells how the limit of each API stands.
 func (c *Client) Limits() map[string]Limit {
 	all := map[string]Limit{}

@@ -9,8 +9,8 @@ import (
 	"tiwkeyd/rotator"
 )
 
-// Limiter hands out the places within the limit of one API, which all programs of an account share
-// without knowing of each other. It sends as fast as it may (additive increase) and slows down when
+// Limiter hands out the places within the limit of one API, which all programs of an account share,
+// whether they know of each other or not. It sends as fast as it may (additive increase) and slows down when
 // Tencent says RequestLimitExceeded (multiplicative decrease), from where it is soon back at a little
 // less than what was too much, as TCP shares a line (RFC 9438). The most urgent
 // call that waits goes first, and of those the one that waits longest. While nobody waits it
@@ -23,6 +23,8 @@ type Limiter struct {
 	plateau float64       // up to where it grows faster after it became less
 	quiet   time.Duration // for how long calls were sent as fast as allowed, since step last changed
 	slowed  time.Time     // when allowed last became less
+
+	turns turns // with other replicas that are known
 
 	last    time.Time // the last place
 	waiting waiters
@@ -92,7 +94,12 @@ func (l *Limiter) serve(behind bool) {
 	for l.waiting.Len() > 0 {
 		now := time.Now()
 		gap := time.Duration(float64(time.Second) / l.allowed)
-		if wait := gap - now.Sub(l.last); wait > 0 {
+		late := gap / 4
+		at := l.last.Add(gap)
+		if l.takesTurns() {
+			at, late = l.turns.next(at, now), l.turns.round()
+		}
+		if wait := at.Sub(now); wait > 0 {
 			l.timer = time.AfterFunc(wait, func() {
 				l.mu.Lock()
 				defer l.mu.Unlock()
@@ -101,12 +108,13 @@ func (l *Limiter) serve(behind bool) {
 			return
 		}
 		if behind && l.waiting[0].urgency > rotator.Looking { // who can wait need not exceed the limit to find it
-			l.grow(min(now.Sub(l.last), 2*gap))
+			l.grow(min(now.Sub(l.last), gap))
 		}
 		// A timer that was late must not make the rate less; nobody may save up places, though.
-		if l.last = l.last.Add(gap); now.Sub(l.last) > gap/4 {
+		if l.last = l.last.Add(gap); now.Sub(l.last) > late {
 			l.last = now
 		}
+		l.turns.taken = at
 		w := l.next()
 		w.place <- now
 	}
@@ -145,11 +153,16 @@ func (l *Limiter) Exceeded(sent time.Time) {
 		return
 	}
 	l.slowed = time.Now()
-	left, back := slower, slowerBack
-	if l.step > l.most*largestStep {
-		left, back = found, foundBack
+	left, plateau := slower, l.allowed*slowerBack
+	switch fair := l.fair(); {
+	case l.takesTurns(): // so it is likely that others do not yet
+		l.allowed, plateau = min(l.allowed, fair), min(l.plateau, fair)*slowerBack
+	case l.turns.programs > 1 && l.allowed*left < idleShare*fair:
+		l.allowed, left, plateau = fair, 1, fair // nobody lets turns go by
+	case l.step > l.most*largestStep:
+		left, plateau = found, l.allowed*foundBack
 	}
-	l.plateau = l.allowed * back
+	l.plateau = plateau
 	l.allowed = max(l.most*leastShare, l.allowed*left)
 	l.step, l.quiet = l.most*steadyStep, 0
 }
@@ -164,7 +177,11 @@ type Limit struct {
 func (l *Limiter) Limit() Limit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Limit{l.allowed, l.limited}
+	allowed := l.allowed
+	if l.takesTurns() {
+		allowed = min(allowed, l.fair())
+	}
+	return Limit{allowed, l.limited}
 }
 
 // waiter is a call that waits.

@@ -23,13 +23,13 @@ type shared struct {
 }
 
 // call takes its time on the way there and back.
-func (s *shared) call(ctx context.Context, name string, l *Limiter) {
+func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.Duration) {
 	at, err := l.Wait(ctx)
 	if err != nil {
 		return
 	}
 	s.mu.Lock()
-	way := 20*time.Millisecond + time.Duration(s.random.Int64N(int64(10*time.Millisecond)))
+	way := longer + 20*time.Millisecond + time.Duration(s.random.Int64N(int64(10*time.Millisecond)))
 	s.mu.Unlock()
 	time.Sleep(way)
 	s.mu.Lock()
@@ -64,7 +64,7 @@ func TestLimitIsShared(t *testing.T) {
 				for range 32 {
 					group.Go(func() {
 						for ctx.Err() == nil {
-							s.call(ctx, fmt.Sprint("r", i), l)
+							s.call(ctx, fmt.Sprint("r", i), l, 0)
 						}
 					})
 				}

@@ -1,6 +1,7 @@
 package tencent
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -15,10 +16,27 @@ import (
 // at a time. The two APIs have a limit each.
 func TestWave(t *testing.T) {
 	const targets, visits = 10000, 32
-	for _, programs := range []int{1, 3} {
+	for _, r := range []struct {
+		programs int
+		known    time.Duration // when the first knows of the others; -1: never
+		clocks   time.Duration // how much they differ by
+		used     float64
+		waste    float64
+	}{
+		{1, -1, 0, 0.96, 0},
+		{3, -1, 0, 0.89, 0.002},
+		{2, 0, 0, 0.97, 0.0002},
+		{3, 0, 0, 0.97, 0.0002},
+		{5, 0, 0, 0.97, 0.0002},
+		{8, 0, 0, 0.965, 0.0002},
+		{3, 0, 10 * time.Millisecond, 0.97, 0.0002},
+		{3, 0, 100 * time.Millisecond, 0.89, 0.002},
+		{3, 5 * time.Second, 0, 0.96, 0.001},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			set := &shared{random: rand.New(rand.NewPCG(uint64(programs), 7)), sent: map[string]int{}, no: map[string]int{}}
-			look := &shared{random: rand.New(rand.NewPCG(uint64(programs), 8)), sent: map[string]int{}, no: map[string]int{}}
+			seed := uint64(r.programs)
+			set := &shared{random: rand.New(rand.NewPCG(seed, 7)), sent: map[string]int{}, no: map[string]int{}}
+			look := &shared{random: rand.New(rand.NewPCG(seed, 8)), sent: map[string]int{}, no: map[string]int{}}
 			ctx, began := rotator.WithUrgency(t.Context(), rotator.Routine), time.Now()
 			todo := make(chan struct{}, targets)
 			for range targets {
@@ -26,14 +44,22 @@ func TestWave(t *testing.T) {
 			}
 			close(todo)
 			var group sync.WaitGroup
-			for i := range programs {
+			for i := range r.programs {
 				name, sets, looks := fmt.Sprint("r", i), NewLimiter(DefaultRate), NewLimiter(DefaultRate)
+				early := r.clocks * time.Duration(i) / time.Duration(r.programs)
+				if r.known >= 0 {
+					group.Go(func() {
+						time.Sleep(r.known * time.Duration(1+i))
+						sets.Share(r.programs, i)
+						looks.Share(r.programs, i)
+					})
+				}
 				for range visits {
 					group.Go(func() {
 						time.Sleep(time.Duration(i) * 700 * time.Millisecond) // they do not begin together
 						for range todo {
-							set.call(ctx, name, sets)
-							look.call(ctx, name, looks)
+							set.call(ctx, name, sets, early)
+							look.call(ctx, name, looks, early)
 						}
 					})
 				}
@@ -46,10 +72,52 @@ func TestWave(t *testing.T) {
 				}
 			}
 			used, waste := targets/time.Since(began).Seconds()/DefaultRate, float64(refused)/float64(calls)
-			t.Logf("%d programs: %.3f of the limit is used, %.3f %% of the calls are refused", programs, used, 100*waste)
-			if used < 0.89 || waste > 0.002 {
-				t.Errorf("%d programs: %.3f of the limit is used, %.3f %% of the calls are refused", programs, used, 100*waste)
+			told := fmt.Sprintf("%d programs, known after %s, clocks %s: %.3f of the limit is used, %.3f %% of the calls are refused", r.programs, r.known, r.clocks, used, 100*waste)
+			t.Log(told)
+			if used < r.used || waste > r.waste {
+				t.Error(told)
 			}
+		})
+	}
+}
+
+// TestTurnsOfOthers: those of a program that has gone, or has nothing to do, are taken after a while.
+func TestTurnsOfOthers(t *testing.T) {
+	for _, r := range []struct{ known, work int }{{3, 2}, {3, 1}, {5, 3}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &shared{random: rand.New(rand.NewPCG(3, 4)), sent: map[string]int{}, no: map[string]int{}}
+			ctx, end := context.WithCancel(rotator.WithUrgency(t.Context(), rotator.Routine))
+			var group sync.WaitGroup
+			for i := range r.work {
+				l := NewLimiter(DefaultRate)
+				l.Share(r.known, i)
+				for range 32 {
+					group.Go(func() {
+						for ctx.Err() == nil {
+							s.call(ctx, fmt.Sprint("r", i), l, 0)
+						}
+					})
+				}
+			}
+			count := func() (sent, no int) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for name, n := range s.sent {
+					sent, no = sent+n, no+s.no[name]
+				}
+				return sent, no
+			}
+			time.Sleep(30 * time.Minute)
+			sent, no := count()
+			time.Sleep(30 * time.Minute)
+			sent2, no2 := count()
+			used, waste := float64(sent2-sent-no2+no)/(DefaultRate*1800), float64(no2-no)/float64(sent2-sent)
+			t.Logf("%d of %d work: %.3f of the limit is used, %.3f %% of the calls are refused", r.work, r.known, used, 100*waste)
+			if used < 0.95 || waste > 0.001 {
+				t.Errorf("%d of %d work: %.3f of the limit is used, %.3f %% of the calls are refused", r.work, r.known, used, 100*waste)
+			}
+			end()
+			group.Wait()
 		})
 	}
 }

@@ -1,0 +1,62 @@
+package rotator
+
+import "time"
+
+// Replicas need no list of each other. What one reads in the store tells it who else is there, which
+// makes no difference to what it may do: it saves requests.
+
+// companyLimit is for how long another replica that was noticed is reckoned with.
+const companyLimit = time.Hour
+
+// notice takes account of what a read, or a write that found another version, shows of others.
+func (e *Engine) notice(tr *track, s Snapshot) {
+	e.mu.Lock()
+	replicas, place := e.noticed(tr, s)
+	changed := replicas != e.replicas || place != e.place
+	e.replicas, e.place = replicas, place
+	share := e.share
+	e.mu.Unlock()
+	if changed && share != nil {
+		share(replicas, place)
+	}
+}
+
+// noticed gives how many replicas there are, and which of them this one is. The caller holds e.mu.
+func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
+	if s.Version < tr.snap.Version {
+		e.era++
+	}
+	now := e.moment()
+	e.readAt = now
+	changed := tr.snap.Keyring != nil && s.Version != tr.snap.Version
+	foreign := s.Keyring != nil && s.Keyring.Pending() != nil && s.Keyring.Rotation.Owner != e.policy.Owner
+	if changed || foreign {
+		e.company = now.steady
+	}
+	if foreign {
+		e.meet(s.Keyring.Rotation, s.Keyring.Pending().PushAfter, now)
+	}
+	replicas = 1
+	for owner, at := range e.peers {
+		switch {
+		case now.steady-at >= companyLimit:
+			delete(e.peers, owner)
+			continue
+		case owner < e.policy.Owner:
+			place++
+		}
+		replicas++
+	}
+	return replicas, place
+}
+
+// meet notes who carries a rotation out, or that it did not end in time. A command that leaves its
+// rotation to the daemons has no lease.
+func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
+	switch {
+	case !now.wall.Before(r.LeaseUntil):
+		delete(e.peers, r.Owner)
+	case r.Owner != "" && r.LeaseUntil.After(begins):
+		e.peers[r.Owner] = now.steady
+	}
+}
