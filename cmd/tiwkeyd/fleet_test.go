@@ -62,6 +62,10 @@ func (f *fleet) add(name string, propagation time.Duration) *kind {
 	return k
 }
 
+// rereadPatience is how long a callback waits for the keys: less than senders do, and more than a Vault
+// needs that shares two cores with fifty receivers and the race detector.
+const rereadPatience = 20 * time.Second
+
 // goReceivers are n receivers made with the package webhook, each with a Vault client, a token
 // and a cache of its own.
 func (f *fleet) goReceivers(k *kind, n int) {
@@ -78,7 +82,7 @@ func (f *fleet) goReceivers(k *kind, n int) {
 			f.t.Fatal(err)
 		}
 		cache := webhook.NewCache(context.Background(), vaultkeys.New(store), webhook.CacheOptions{}, k.target)
-		server := httptest.NewServer(webhook.Middleware(webhook.Options{Keys: cache})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+		server := httptest.NewServer(webhook.Middleware(webhook.Options{Keys: cache, RereadTimeout: rereadPatience})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 		f.t.Cleanup(func() { server.Close(); cache.Close(); store.Close() })
 		k.urls = append(k.urls, server.URL)
 	}
