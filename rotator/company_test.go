@@ -47,9 +47,9 @@ func TestShare(t *testing.T) {
 		read(ts[2], "0 of 2") // a has not ended it in time
 		time.Sleep(companyLimit / 2)
 		read(ts[4])
-		time.Sleep(companyLimit - 1)
+		time.Sleep(companyLimit - time.Nanosecond)
 		read(ts[5])
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		read(ts[5], "0 of 1")
 	})
 }
