@@ -51,12 +51,12 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 }
 
 // meet notes who carries a rotation out, or that it did not end in time. A command that leaves its
-// rotation to the daemons has no lease.
+// rotation to the daemons has no lease, nor has one that was given back.
 func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
 	switch {
 	case !now.wall.Before(r.LeaseUntil):
 		delete(e.peers, r.Owner)
-	case r.Owner != "" && r.LeaseUntil.After(begins):
+	case r.LeaseUntil.After(begins):
 		e.peers[r.Owner] = now.steady
 	}
 }
