@@ -11,13 +11,11 @@ const companyLimit = time.Hour
 // notice takes account of what a read, or a write that found another version, shows of others.
 func (e *Engine) notice(tr *track, s Snapshot) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	replicas, place := e.noticed(tr, s)
-	changed := replicas != e.replicas || place != e.place
-	e.replicas, e.place = replicas, place
-	share := e.share
-	e.mu.Unlock()
-	if changed && share != nil {
-		share(replicas, place)
+	if replicas != e.replicas || place != e.place {
+		e.replicas, e.place = replicas, place
+		e.share(replicas, place) // under the lock: or what was true before could be told last
 	}
 }
 

@@ -66,7 +66,7 @@ type Options struct {
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
 	// Share hears how many replicas share the work, as far as this one has noticed, and which of them
-	// it is (from 0), whenever that changes. nil: none.
+	// it is (from 0), whenever that changes. It must not call the engine. nil: none.
 	Share  func(replicas, place int)
 	Clock  Clock        // nil: SystemClock
 	Random io.Reader    // nil: crypto/rand
@@ -91,6 +91,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if e.events == nil {
 		e.events = func(Event) {}
+	}
+	if e.share == nil {
+		e.share = func(int, int) {}
 	}
 	if e.policy.Owner == "" {
 		id, err := NewID(e.random)
