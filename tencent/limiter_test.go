@@ -22,6 +22,40 @@ type shared struct {
 	sent, no map[string]int
 }
 
+func newShared(seed1, seed2 uint64) *shared {
+	return &shared{random: rand.New(rand.NewPCG(seed1, seed2)), sent: map[string]int{}, no: map[string]int{}}
+}
+
+// saturate has a program send as fast as it may until ctx ends.
+func (s *shared) saturate(ctx context.Context, group *sync.WaitGroup, name string, l *Limiter) {
+	for range 32 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				s.call(ctx, name, l, 0)
+			}
+		})
+	}
+}
+
+// count tells how many calls all programs have made, and how many of them were refused.
+func (s *shared) count() (sent, no int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, n := range s.sent {
+		sent, no = sent+n, no+s.no[name]
+	}
+	return sent, no
+}
+
+// over tells what share of the limit is used in a span that begins now, and what share of the calls is
+// refused.
+func (s *shared) over(span time.Duration) (used, waste float64) {
+	sent, no := s.count()
+	time.Sleep(span)
+	sent2, no2 := s.count()
+	return float64(sent2-sent-no2+no) / (DefaultRate * span.Seconds()), float64(no2-no) / float64(sent2-sent)
+}
+
 // call takes its time on the way there and back.
 func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.Duration) {
 	at, err := l.Wait(ctx)
@@ -54,37 +88,16 @@ func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.
 func TestLimitIsShared(t *testing.T) {
 	for n := 1; n <= 5; n += 2 {
 		synctest.Test(t, func(t *testing.T) {
-			s := &shared{random: rand.New(rand.NewPCG(uint64(n), 3)), sent: map[string]int{}, no: map[string]int{}}
+			s := newShared(uint64(n), 3)
 			var group sync.WaitGroup
 			var ends []context.CancelFunc
 			for i := range n {
 				ctx, end := context.WithCancel(t.Context())
 				ends = append(ends, end)
-				l := NewLimiter(DefaultRate)
-				for range 32 {
-					group.Go(func() {
-						for ctx.Err() == nil {
-							s.call(ctx, fmt.Sprint("r", i), l, 0)
-						}
-					})
-				}
-			}
-			count := func() (sent, no int) {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				for _, k := range s.sent {
-					sent += k
-				}
-				for _, k := range s.no {
-					no += k
-				}
-				return sent, no
+				s.saturate(ctx, &group, fmt.Sprint("r", i), NewLimiter(DefaultRate))
 			}
 			share := func(span time.Duration, what string, most float64) {
-				sent, no := count()
-				time.Sleep(span)
-				sent2, no2 := count()
-				used, waste := float64(sent2-sent-no2+no)/(DefaultRate*span.Seconds()), float64(no2-no)/float64(sent2-sent)
+				used, waste := s.over(span)
 				s.mu.Lock()
 				t.Logf("%d programs, %s: %.3f of the limit is used, %.3f %% of the calls are refused; %v", n, what, used, 100*waste, s.sent)
 				s.mu.Unlock()

@@ -3,7 +3,6 @@ package tencent
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,8 +34,7 @@ func TestWave(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			seed := uint64(r.programs)
-			set := &shared{random: rand.New(rand.NewPCG(seed, 7)), sent: map[string]int{}, no: map[string]int{}}
-			look := &shared{random: rand.New(rand.NewPCG(seed, 8)), sent: map[string]int{}, no: map[string]int{}}
+			set, look := newShared(seed, 7), newShared(seed, 8)
 			ctx, began := rotator.WithUrgency(t.Context(), rotator.Routine), time.Now()
 			todo := make(chan struct{}, targets)
 			for range targets {
@@ -67,9 +65,8 @@ func TestWave(t *testing.T) {
 			group.Wait()
 			calls, refused := 0, 0
 			for _, s := range []*shared{set, look} {
-				for name := range s.sent {
-					calls, refused = calls+s.sent[name], refused+s.no[name]
-				}
+				sent, no := s.count()
+				calls, refused = calls+sent, refused+no
 			}
 			used, waste := targets/time.Since(began).Seconds()/DefaultRate, float64(refused)/float64(calls)
 			told := fmt.Sprintf("%d programs, known after %s, clocks %s: %.3f of the limit is used, %.3f %% of the calls are refused", r.programs, r.known, r.clocks, used, 100*waste)
@@ -85,39 +82,51 @@ func TestWave(t *testing.T) {
 func TestTurnsOfOthers(t *testing.T) {
 	for _, r := range []struct{ known, work int }{{3, 2}, {3, 1}, {5, 3}} {
 		synctest.Test(t, func(t *testing.T) {
-			s := &shared{random: rand.New(rand.NewPCG(3, 4)), sent: map[string]int{}, no: map[string]int{}}
+			s := newShared(3, 4)
 			ctx, end := context.WithCancel(rotator.WithUrgency(t.Context(), rotator.Routine))
 			var group sync.WaitGroup
 			for i := range r.work {
 				l := NewLimiter(DefaultRate)
 				l.Share(r.known, i)
-				for range 32 {
-					group.Go(func() {
-						for ctx.Err() == nil {
-							s.call(ctx, fmt.Sprint("r", i), l, 0)
-						}
-					})
-				}
-			}
-			count := func() (sent, no int) {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				for name, n := range s.sent {
-					sent, no = sent+n, no+s.no[name]
-				}
-				return sent, no
+				s.saturate(ctx, &group, fmt.Sprint("r", i), l)
 			}
 			time.Sleep(30 * time.Minute)
-			sent, no := count()
-			time.Sleep(30 * time.Minute)
-			sent2, no2 := count()
-			used, waste := float64(sent2-sent-no2+no)/(DefaultRate*1800), float64(no2-no)/float64(sent2-sent)
-			t.Logf("%d of %d work: %.3f of the limit is used, %.3f %% of the calls are refused", r.work, r.known, used, 100*waste)
+			used, waste := s.over(30 * time.Minute)
+			told := fmt.Sprintf("%d of %d work: %.3f of the limit is used, %.3f %% of the calls are refused", r.work, r.known, used, 100*waste)
+			t.Log(told)
 			if used < 0.95 || waste > 0.001 {
-				t.Errorf("%d of %d work: %.3f of the limit is used, %.3f %% of the calls are refused", r.work, r.known, used, 100*waste)
+				t.Error(told)
 			}
 			end()
 			group.Wait()
+		})
+	}
+}
+
+// TestRefusedTurns: what a program that takes turns allows itself after a refusal depends on how far
+// above its fair share it was.
+func TestRefusedTurns(t *testing.T) {
+	for _, r := range []struct{ before, told, after float64 }{
+		{6, 6, 6 * slower},
+		{7, 6.5, 6.5 * slower},      // the turns are its own still
+		{8, 8, 6.5},                 // others take the turns that it thought free
+		{12, 12, 12 * slower},       // some of the others do
+		{19.5, 19.5, 19.5 * slower}, // or other programs
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := NewLimiter(DefaultRate)
+			l.Share(3, 0)
+			l.allowed = r.before
+			if got := l.Limit().Allowed; got != r.told {
+				t.Errorf("%g: it tells %g, want %g", r.before, got, r.told)
+			}
+			l.Exceeded(time.Now())
+			if l.allowed != r.after {
+				t.Errorf("%g: after a refusal %g, want %g", r.before, l.allowed, r.after)
+			}
+			if l.Share(1, 0); l.plateau != l.most {
+				t.Errorf("%g: alone it is soon back at %g", r.before, l.plateau)
+			}
 		})
 	}
 }
