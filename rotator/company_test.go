@@ -12,7 +12,7 @@ import (
 // is, until they are not seen any more or have left a rotation behind.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, e, ts, _ := fleet(t, 6, 5, nil)
+		m, e, ts, _ := fleet(t, 7, 5, nil)
 		var told []string
 		e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
 		begin := func(owner string, target Target, lease time.Duration) {
@@ -51,5 +51,10 @@ func TestShare(t *testing.T) {
 		read(ts[5])
 		time.Sleep(time.Nanosecond)
 		read(ts[5], "0 of 1")
+		begin("a", ts[5], 2*companyLimit)
+		read(ts[5], "1 of 2")
+		time.Sleep(companyLimit)
+		begin("z", ts[6], lease)
+		read(ts[6], "0 of 2") // one has come as the other goes
 	})
 }
