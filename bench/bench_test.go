@@ -31,15 +31,25 @@ func inMinutes(d time.Duration) (spec string, at time.Time) {
 	return fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), at
 }
 
-// sets waits until n keys were set since the first of them, and gives the times.
-func (w *world) sets(n int, limit time.Duration) []time.Time {
+// sets waits until n keys were set since the first of them, and gives the times. It logs how far that is,
+// and what the replicas allow themselves of the limits.
+func (w *world) sets(n int, limit time.Duration, replicas ...*daemon) []time.Time {
 	w.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+	told := time.Now()
+	for end := told.Add(limit); ; time.Sleep(100 * time.Millisecond) {
 		w.mu.Lock()
-		applied := slices.Clone(w.applied)
+		applied, limited := slices.Clone(w.applied), len(w.limited)
 		w.mu.Unlock()
 		if len(applied) >= n {
 			return applied
+		}
+		if time.Since(told) > 30*time.Second {
+			told = time.Now()
+			var allowed []float64
+			for _, d := range replicas {
+				allowed = append(allowed, d.metric(w.t, `tiwkeyd_tencent_rate_allowed{api="SetWhiteboardPushCallbackKey"}`))
+			}
+			w.t.Logf("%s: %d set, %d exceeded so far; each allows itself %.2f sets a second", told.Format(time.TimeOnly), len(applied), limited, allowed)
 		}
 		if time.Now().After(end) {
 			w.t.Fatalf("%d of %d keys were set", len(applied), n)
@@ -59,7 +69,7 @@ func TestLimit(t *testing.T) {
 			daemons, r, before, end := wave(t, w, program, replicas)
 			defer end()
 			began := time.Now()
-			applied := w.sets(n, time.Duration(n)*time.Second/5+10*time.Minute)
+			applied := w.sets(n, time.Duration(n)*time.Second/5+10*time.Minute, daemons...)
 			after := w.counts()
 			perSecond := float64(n-1) / applied[n-1].Sub(applied[0]).Seconds()
 			sets, looks := after.calls["set"]-before.calls["set"], after.calls["describe"]-before.calls["describe"]

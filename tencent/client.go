@@ -247,11 +247,15 @@ func (c *Client) send(ctx context.Context, action string, t rotator.Target, k ro
 	got := &answer{BaseResponse: &tchttp.BaseResponse{}}
 	if err := c.sdk(used).Send(request(base), got); err != nil {
 		answer := explain(action, t, k, err)
+		if answer.RequestID != "" {
+			c.limits[action].Answered(place)
+		}
 		if tooMany(answer.Code) {
 			c.limits[action].Exceeded(place)
 		}
 		return nil, answer
 	}
+	c.limits[action].Answered(place)
 	if got.Response == nil || got.Response.RequestID == nil || *got.Response.RequestID == "" {
 		return nil, classify(action, t, codeUnexpected, "the answer has no RequestId", "")
 	}

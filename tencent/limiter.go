@@ -24,7 +24,8 @@ type Limiter struct {
 	quiet   time.Duration // for how long calls were sent as fast as allowed, since step last changed
 	slowed  time.Time     // when allowed last became less
 
-	turns turns // with other replicas that are known
+	turns  turns // with other replicas that are known
+	delays delays
 
 	last    time.Time // the last place
 	waiting waiters
@@ -92,6 +93,7 @@ func (l *Limiter) Wait(ctx context.Context) (time.Time, error) {
 func (l *Limiter) serve(behind bool) {
 	l.timer = nil
 	for l.waiting.Len() > 0 {
+		l.pay()
 		now := time.Now()
 		gap := time.Duration(float64(time.Second) / l.allowed)
 		late := gap / 4
@@ -114,9 +116,11 @@ func (l *Limiter) serve(behind bool) {
 		if l.last = l.last.Add(gap); now.Sub(l.last) > late {
 			l.last = now
 		}
-		l.turns.taken = at
-		w := l.next()
-		w.place <- now
+		place := l.last
+		if l.takesTurns() {
+			place, l.turns.taken = at, at
+		}
+		l.next().place <- place
 	}
 }
 
@@ -138,6 +142,9 @@ func (l *Limiter) next() *waiter {
 func (l *Limiter) grow(d time.Duration) {
 	back := max(0, l.plateau-l.allowed) * min(1, d.Seconds()/recovery.Seconds())
 	l.allowed = min(l.most, l.allowed+back+l.step*d.Seconds())
+	if l.allowed == l.most {
+		l.step, l.quiet = l.most*steadyStep, 0
+	}
 	if l.quiet += d; l.quiet >= doubleAfter && l.step < l.most*findStep {
 		l.quiet, l.step = 0, min(2*l.step, l.most*largestStep)
 	}

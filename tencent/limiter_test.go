@@ -20,7 +20,10 @@ type shared struct {
 	random   *rand.Rand
 	window   []time.Time
 	sent, no map[string]int
+	late     float64 // the share of calls that take up to lateness longer
 }
+
+const lateness = 60 * time.Millisecond
 
 func newShared(seed1, seed2 uint64) *shared {
 	return &shared{random: rand.New(rand.NewPCG(seed1, seed2)), sent: map[string]int{}, no: map[string]int{}}
@@ -64,6 +67,9 @@ func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.
 	}
 	s.mu.Lock()
 	way := longer + 20*time.Millisecond + time.Duration(s.random.Int64N(int64(10*time.Millisecond)))
+	if s.random.Float64() < s.late {
+		way += time.Duration(s.random.Int64N(int64(lateness)))
+	}
 	s.mu.Unlock()
 	time.Sleep(way)
 	s.mu.Lock()
@@ -79,6 +85,7 @@ func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.
 	}
 	s.mu.Unlock()
 	time.Sleep(20 * time.Millisecond)
+	l.Answered(at)
 	if over {
 		l.Exceeded(at)
 	}
@@ -227,17 +234,25 @@ func TestRate(t *testing.T) {
 		for range 5 { // all under way together
 			l.Exceeded(sent)
 		}
-		if got := l.Limit(); got.Allowed != 19.5*found || got.Exceeded != 5 {
-			t.Errorf("after an excess %v", got)
+		if got := l.Limit(); got.Allowed != 19.5*slower || got.Exceeded != 5 { // nobody else was there before
+			t.Errorf("after an excess at the limit %v", got)
 		}
-		l.Exceeded(wait())
-		if got := l.Limit().Allowed; got < 19.5*found*slower || got > 19.5*found*slower+0.05 { // what it grew in the wait between
-			t.Errorf("after another %v", l.Limit())
-		}
-		for range 1200 { // a minute and a half
+		l = NewLimiter(20)
+		for range 20 {
 			wait()
 		}
-		if back := l.Limit().Allowed / (19.5 * found); back < 0.97 || back > 1 {
+		before := l.allowed
+		if l.Exceeded(wait()); l.allowed < before*found || l.allowed > (before+0.3)*found { // what it grew in the wait between
+			t.Errorf("after an excess on the way to the limit %g, before %g", l.allowed, before)
+		}
+		before = l.allowed
+		if l.Exceeded(wait()); l.allowed < before*slower || l.allowed > (before+0.1)*slower {
+			t.Errorf("after another %g, before %g", l.allowed, before)
+		}
+		for range 600 { // a minute and a half
+			wait()
+		}
+		if back := l.allowed / before; back < 0.97 || back > 1 {
 			t.Errorf("%f of what was too much comes back", back)
 		}
 		for range 2000 {
