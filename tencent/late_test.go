@@ -1,6 +1,9 @@
 package tencent
 
 import (
+	"context"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,5 +102,54 @@ func TestAnswersAreTimed(t *testing.T) {
 	s.Plan(set, app, tiwtest.Refuse("ResourceUnavailable.ServiceExpired"))
 	if _, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err == nil || !timed(set) {
 		t.Errorf("an error: %v, timed: %t", err, timed(set))
+	}
+}
+
+// TestLateTimers: what wakes the limiter is never quite in time, which makes it miss neither a turn nor,
+// alone, a place.
+func TestLateTimers(t *testing.T) {
+	for programs := 1; programs <= 3; programs += 2 {
+		synctest.Test(t, func(t *testing.T) {
+			l, random := NewLimiter(DefaultRate), rand.New(rand.NewPCG(5, 6))
+			l.allowed = l.most
+			l.Share(programs, 0)
+			ctx, end := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			granted := 0
+			for range 32 {
+				group.Go(func() {
+					for {
+						if _, err := l.Wait(ctx); err != nil {
+							return
+						}
+						l.mu.Lock()
+						granted++
+						l.mu.Unlock()
+					}
+				})
+			}
+			wake := func() {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				if l.timer != nil {
+					l.timer.Stop()
+				}
+				l.serve(true)
+				if l.timer != nil {
+					l.timer.Stop() // it is woken below, too late
+				}
+			}
+			const span = 100 * time.Second
+			for began := time.Now(); time.Since(began) < span; {
+				time.Sleep(time.Duration(random.Int64N(int64(10 * time.Millisecond))))
+				wake()
+				synctest.Wait()
+			}
+			if want := l.most / float64(programs) * span.Seconds(); float64(granted) < 0.99*want {
+				t.Errorf("%d programs: %d calls in %s, want %.0f", programs, granted, span, want)
+			}
+			end()
+			group.Wait()
+		})
 	}
 }

@@ -96,10 +96,9 @@ func (l *Limiter) serve(behind bool) {
 		l.pay()
 		now := time.Now()
 		gap := time.Duration(float64(time.Second) / l.allowed)
-		late := gap / 4
 		at := l.last.Add(gap)
 		if l.takesTurns() {
-			at, late = l.turns.next(at, now), l.turns.round()
+			at = l.turns.next(at, now)
 		}
 		if wait := at.Sub(now); wait > 0 {
 			l.timer = time.AfterFunc(wait, func() {
@@ -113,14 +112,20 @@ func (l *Limiter) serve(behind bool) {
 			l.grow(min(now.Sub(l.last), gap))
 		}
 		// A timer that was late must not make the rate less; nobody may save up places, though.
-		if l.last = l.last.Add(gap); now.Sub(l.last) > late {
+		l.last = l.last.Add(gap)
+		switch {
+		case l.takesTurns():
+			if credit := at.Add(-l.turns.round()); l.last.Before(credit) {
+				l.last = credit
+			}
+			l.turns.taken = at
+			l.next().place <- at
+		case now.Sub(l.last) > gap/4:
 			l.last = now
+			fallthrough
+		default:
+			l.next().place <- l.last
 		}
-		place := l.last
-		if l.takesTurns() {
-			place, l.turns.taken = at, at
-		}
-		l.next().place <- place
 	}
 }
 
