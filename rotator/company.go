@@ -35,9 +35,9 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 		e.meet(s.Keyring.Rotation, s.Keyring.Pending().PushAfter, now)
 	}
 	replicas = 1
-	for owner, at := range e.peers {
+	for owner, p := range e.peers {
 		switch {
-		case now.steady-at >= companyLimit:
+		case now.steady-p.met >= companyLimit:
 			delete(e.peers, owner)
 			continue
 		case owner < e.policy.Owner:
@@ -48,13 +48,21 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 	return replicas, place
 }
 
-// meet notes who carries a rotation out, or that it did not end in time. A command that leaves its
-// rotation to the daemons has no lease, nor has one that was given back.
+// peer is another replica that carries rotations out.
+type peer struct {
+	met   time.Duration // when its lease was last seen, by the steady clock
+	lease time.Time     // until when the longest is that was seen
+}
+
+// meet notes who carries a rotation out, or that it has not ended one in time and has no other in hand. (In
+// a wave many wait for longer than their lease.) A command that leaves its rotation to the daemons has no
+// lease, nor has one that was given back.
 func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
+	p := e.peers[r.Owner]
 	switch {
-	case !now.wall.Before(r.LeaseUntil):
+	case !now.wall.Before(p.lease) && !now.wall.Before(r.LeaseUntil):
 		delete(e.peers, r.Owner)
-	case r.LeaseUntil.After(begins):
-		e.peers[r.Owner] = now.steady
+	case now.wall.Before(r.LeaseUntil) && r.LeaseUntil.After(begins):
+		e.peers[r.Owner] = peer{now.steady, later(p.lease, r.LeaseUntil)}
 	}
 }

@@ -47,6 +47,7 @@ func TestShare(t *testing.T) {
 		read(ts[2], "0 of 2") // a has not ended it in time
 		time.Sleep(companyLimit / 2)
 		read(ts[4])
+		read(ts[3]) // z has not ended this one, but has another in hand
 		time.Sleep(companyLimit - time.Nanosecond)
 		read(ts[5])
 		time.Sleep(time.Nanosecond)

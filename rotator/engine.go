@@ -34,16 +34,16 @@ type Engine struct {
 
 	mu       sync.Mutex
 	tracks   map[Target]*track
-	served   int                      // how many of them Run looks after, or will
-	arrived  []*track                 // of these, what Run has not taken in yet
-	lastRead moment                   // when the store last answered, for whatever target
-	unbroken time.Duration            // since when it has done so without a break, by the steady clock
-	readAt   moment                   // when it last told a keyring
-	era      int                      // how often it was found to be older than it had been
-	company  time.Duration            // when another replica was last noticed, by the steady clock; long ago: never
-	peers    map[string]time.Duration // when each that carries rotations out was, by Owner
-	replicas int                      // how many there are with this one, and
-	place    int                      // which of them it is, as Options.Share was told
+	served   int             // how many of them Run looks after, or will
+	arrived  []*track        // of these, what Run has not taken in yet
+	lastRead moment          // when the store last answered, for whatever target
+	unbroken time.Duration   // since when it has done so without a break, by the steady clock
+	readAt   moment          // when it last told a keyring
+	era      int             // how often it was found to be older than it had been
+	company  time.Duration   // when another replica was last noticed, by the steady clock; long ago: never
+	peers    map[string]peer // who carry rotations out, by Owner
+	replicas int             // how many there are with this one, and
+	place    int             // which of them it is, as Options.Share was told
 
 	turns     turns                                        // of the looks that can wait
 	stretched *Policy                                      // with the interval of looks that holds now
@@ -79,7 +79,7 @@ type Options struct {
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
 		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
-		company: -companyLimit, peers: map[string]time.Duration{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
+		company: -companyLimit, peers: map[string]peer{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}
