@@ -12,7 +12,7 @@ import (
 // is, until they are not seen any more or have left a rotation behind.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, e, ts, _ := fleet(t, 7, 5, nil)
+		m, e, ts, _ := fleet(t, 8, 5, nil)
 		var told []string
 		e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
 		begin := func(owner string, target Target, lease time.Duration) {
@@ -46,9 +46,12 @@ func TestShare(t *testing.T) {
 		time.Sleep(tablePolicy.Propagation + lease)
 		read(ts[2], "0 of 2") // a has not ended it in time
 		time.Sleep(companyLimit / 2)
+		begin("z", ts[7], lease)
 		read(ts[4])
-		read(ts[3]) // z has not ended this one, but has another in hand
-		time.Sleep(companyLimit - time.Nanosecond)
+		read(ts[7])
+		time.Sleep(tablePolicy.Propagation + lease)
+		read(ts[7]) // z has not ended this one, but has another in hand
+		time.Sleep(companyLimit - tablePolicy.Propagation - lease - time.Nanosecond)
 		read(ts[5])
 		time.Sleep(time.Nanosecond)
 		read(ts[5], "0 of 1")
