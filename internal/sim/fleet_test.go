@@ -302,13 +302,18 @@ func TestHundredThousand(t *testing.T) {
 		}
 		time.Sleep(time.Until(day.Add(f.policy.Propagation + time.Duration(n)*time.Second/limit*11/10 + 30*time.Second)))
 		f.mu.Lock()
-		reads, writes, commits := f.reads, f.writes, f.commits
+		reads, writes, commits, limited := f.reads, f.writes, f.commits, f.limited
+		f.mu.Unlock()
+		t.Logf("%d targets: a look every %s, %d bytes and %d goroutines for all, %d bytes a target; one rotation of all: %d of them, worst wait %s; %.2f writes each; %d reads since the start; %d calls over the limit",
+			n, interval, memory, goroutines, memory/uint64(n), commits, f.worst(), float64(writes)/float64(n), reads, limited)
+		// What had waited for longer than AttemptLimit when it met the limit is given up, and tried again later.
+		time.Sleep(time.Hour)
+		f.mu.Lock()
+		again := f.commits
 		f.mu.Unlock()
 		f.stopAll()
-		t.Logf("%d targets: a look every %s, %d bytes and %d goroutines for all, %d bytes a target; one rotation of all: %d of them, worst wait %s; %.2f writes each; %d reads since the start",
-			n, interval, memory, goroutines, memory/uint64(n), commits, f.worst(), float64(writes)/float64(n), reads)
-		if f.fault != "" || commits != n || goroutines > 40 || memory/uint64(n) > 4000 {
-			t.Errorf("%d rotations, %d goroutines, %d bytes a target; %s", commits, goroutines, memory/uint64(n), f.fault)
+		if f.fault != "" || n-commits > n/1000 || again != n || goroutines > 40 || memory/uint64(n) > 4000 {
+			t.Errorf("%d rotations, %d an hour later, %d goroutines, %d bytes a target; %s", commits, again, goroutines, memory/uint64(n), f.fault)
 		}
 	})
 }

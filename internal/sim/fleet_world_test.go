@@ -214,29 +214,39 @@ func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring
 
 func (m *member) Purge(context.Context, rotator.Target, int64) error { return nil }
 
-// reach is the way of a call to Tencent, within the limit of this replica.
-func (m *member) reach(ctx context.Context, api string) error {
+// reach is the way of a call to Tencent, within the limit of this replica. It gives its place there.
+func (m *member) reach(ctx context.Context, api string) (time.Time, error) {
 	place, err := m.limits[api].Wait(ctx)
 	if err != nil {
-		return refusal(rotator.RefusedForNow, "ClientError")
+		return place, refusal(rotator.RefusedForNow, "ClientError")
 	}
 	if err := m.hop(ctx, 20*time.Millisecond, 40*time.Millisecond); err != nil {
-		return refusal(rotator.Doubtful, "ClientError.NetworkError")
+		return place, refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
 	m.f.mu.Lock()
 	defer m.f.mu.Unlock()
 	switch f := m.f; {
 	case f.overLimit(api):
 		m.limits[api].Exceeded(place)
-		return refusal(rotator.RefusedForNow, "RequestLimitExceeded")
+		return place, refusal(rotator.RefusedForNow, "RequestLimitExceeded")
 	case f.mishap(2000):
-		return refusal(rotator.Doubtful, "InternalError")
+		return place, refusal(rotator.Doubtful, "InternalError")
 	}
+	return place, nil
+}
+
+// back is the way of an answer.
+func (m *member) back(ctx context.Context, api string, place time.Time) error {
+	if m.hop(ctx, 10*time.Millisecond, 20*time.Millisecond) != nil {
+		return refusal(rotator.Doubtful, "ClientError.NetworkError")
+	}
+	m.limits[api].Answered(place)
 	return nil
 }
 
 func (m *member) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
-	if err := m.reach(ctx, "set"); err != nil {
+	place, err := m.reach(ctx, "set")
+	if err != nil {
 		return "", err
 	}
 	if ctx.Err() != nil {
@@ -260,21 +270,22 @@ func (m *member) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (s
 	if lost {
 		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
-	if m.hop(ctx, 10*time.Millisecond, 20*time.Millisecond) != nil {
-		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
+	if err := m.back(ctx, "set", place); err != nil {
+		return "", err
 	}
 	return "id", nil
 }
 
 func (m *member) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
-	if err := m.reach(ctx, "describe"); err != nil {
+	place, err := m.reach(ctx, "describe")
+	if err != nil {
 		return rotator.Key{}, err
 	}
 	m.f.mu.Lock()
 	k := m.f.rings[t].inForce
 	m.f.mu.Unlock()
-	if m.hop(ctx, 10*time.Millisecond, 20*time.Millisecond) != nil {
-		return rotator.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
+	if err := m.back(ctx, "describe", place); err != nil {
+		return rotator.Key{}, err
 	}
 	return rotator.NewKey("", k.Reveal()), nil
 }
