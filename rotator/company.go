@@ -31,6 +31,9 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 	if changed || foreign {
 		e.company = now.steady
 	}
+	if changed && goneOn(tr.snap, s) && tr.snap.Keyring.Rotation.Owner != e.policy.Owner {
+		e.peers[tr.snap.Keyring.Rotation.Owner] = peer{now.steady, now.wall.Add(e.policy.Timing.Lease)}
+	}
 	if foreign {
 		e.meet(s.Keyring.Rotation, s.Keyring.Pending().PushAfter, now)
 	}
@@ -54,8 +57,20 @@ type peer struct {
 	lease time.Time     // until when the longest is that was seen
 }
 
+// goneOn reports whether who had the rotation of was in hand has gone on with it: it needs two writes to
+// confirm and to commit it. Who takes it over needs one more.
+func goneOn(was, is Snapshot) bool {
+	switch {
+	case was.Keyring.Pending() == nil || is.Keyring == nil:
+		return false
+	case is.Keyring.Pending() != nil:
+		return is.Keyring.Rotation.Owner == was.Keyring.Rotation.Owner
+	}
+	return is.Version <= was.Version+2
+}
+
 // meet notes who carries a rotation out, or that it has not ended one in time and has no other in hand. (In
-// a wave many wait for longer than their lease.) A command that leaves its rotation to the daemons has no
+// a wave all wait for longer than their lease.) A command that leaves its rotation to the daemons has no
 // lease, nor has one that was given back.
 func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
 	p := e.peers[r.Owner]

@@ -62,3 +62,91 @@ func TestShare(t *testing.T) {
 		read(ts[6], "0 of 2") // one has come as the other goes
 	})
 }
+
+// TestShareInAWave: whose leases have passed is still there while it goes on with what it has in hand, and
+// not when somebody else takes that over.
+func TestShareInAWave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e, ts, _ := fleet(t, 4, 5, nil)
+		var told []string
+		e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
+		a, _ := engineOn(t, m, "a", nil, nil)
+		z, _ := engineOn(t, m, "z", nil, nil)
+		read := func(target Target, want ...string) {
+			t.Helper()
+			told = nil
+			if err := e.read(t.Context(), e.track(target)); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("%s: it tells %q, want %q", target, told, want)
+			}
+		}
+		type change = func(k *Keyring, p *Policy) *Keyring
+		claim := func(k *Keyring, p *Policy) *Keyring { return k.claimed(time.Now(), p) }
+		confirm := func(k *Keyring, _ *Policy) *Keyring { return k }
+		commit := func(k *Keyring, p *Policy) *Keyring { return k.committed(time.Now(), p) }
+		write := func(e *Engine, target Target, changes ...change) {
+			t.Helper()
+			tr := e.track(target)
+			if err := e.read(t.Context(), tr); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range changes {
+				if err := e.write(t.Context(), tr, c(tr.snap.Keyring, &e.policy)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		me, _ := engineOn(t, m, "me", nil, nil)
+		if err := me.Begin(t.Context(), ts[3], BySignal); err != nil {
+			t.Fatal(err)
+		}
+		read(ts[3])
+		write(me, ts[3], confirm, commit)
+		read(ts[3]) // its own
+		for i, target := range ts[:3] {
+			if err := a.Begin(t.Context(), target, BySignal); err != nil {
+				t.Fatal(err)
+			}
+			read(target, []string{"1 of 2"}[:1-min(i, 1)]...)
+		}
+		lease := tablePolicy.Timing.Lease
+		time.Sleep(tablePolicy.Propagation + lease)
+		write(a, ts[0], confirm, commit)
+		read(ts[0])
+		read(ts[1])
+		time.Sleep(lease - time.Nanosecond)
+		read(ts[1])
+		time.Sleep(time.Nanosecond)
+		read(ts[1], "0 of 1")
+		write(z, ts[2], claim, confirm, commit)
+		read(ts[2])
+	})
+}
+
+// TestGoneOn has a row for each way on from a rotation in hand.
+func TestGoneOn(t *testing.T) {
+	p := tablePolicy
+	p.Owner = "a"
+	before := settled().s.Keyring
+	staged := before.staged(keyP, "r", BySchedule, t0, &p)
+	z := p
+	z.Owner = "z"
+	for name, r := range map[string]struct {
+		was, is *Keyring
+		later   int64
+		want    bool
+	}{
+		"confirmed":                     {staged, staged, 1, true},
+		"confirmed and committed":       {staged, staged.committed(t0, &p), 2, true},
+		"claimed, confirmed, committed": {staged, staged.claimed(t0, &z).committed(t0, &z), 3, false},
+		"claimed":                       {staged, staged.claimed(t0, &z), 1, false},
+		"gone":                          {staged, nil, 1, false},
+		"nothing was in hand":           {before, staged, 1, false},
+	} {
+		if got := goneOn(Snapshot{Keyring: r.was, Version: 7}, Snapshot{Keyring: r.is, Version: 7 + r.later}); got != r.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
