@@ -32,7 +32,9 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 		e.company = now.steady
 	}
 	if changed && goneOn(tr.snap, s) && tr.snap.Keyring.Rotation.Owner != e.policy.Owner {
-		e.peers[tr.snap.Keyring.Rotation.Owner] = peer{now.steady, now.wall.Add(e.policy.Timing.Lease)}
+		p := e.peers[tr.snap.Keyring.Rotation.Owner]
+		p.met, p.busy = now.steady, later(p.busy, sooner(s.Written, now.wall).Add(e.policy.Timing.Lease))
+		e.peers[tr.snap.Keyring.Rotation.Owner] = p
 	}
 	if foreign {
 		e.meet(s.Keyring.Rotation, s.Keyring.Pending().PushAfter, now)
@@ -55,6 +57,33 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 type peer struct {
 	met   time.Duration // when its lease was last seen, by the steady clock
 	lease time.Time     // until when the longest is that was seen
+	busy  time.Time     // a lease after it was last known to go on with a rotation
+}
+
+// behindLimit is how late a visit may be before this replica has enough to do, and spareCheck how soon it
+// sees again whether it has.
+const (
+	behindLimit = 200 * time.Millisecond
+	spareCheck  = 10 * time.Second
+)
+
+// spare leaves a rotation to its owner although its lease has passed, if the owner goes on with others and
+// this replica has enough to do. In a wave that takes longer than a lease replicas would take over from each
+// other all the time, and each time costs a look at Tencent. Who asks for one target need not wait for
+// the wave, though.
+func (e *Engine) spare(tr *track, a Action) Action {
+	if a.Step != StepClaim || tr.behind < behindLimit {
+		return a
+	}
+	if r := tr.snap.Keyring.Rotation.Reason; r == ByCommand || r == ByRevoke {
+		return a
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now := e.clock.Now(); now.Before(e.peers[tr.snap.Keyring.Rotation.Owner].busy) {
+		return Action{Step: StepWait, Until: now.Add(spareCheck), Why: "its owner goes on with other rotations"}
+	}
+	return a
 }
 
 // goneOn reports whether who had the rotation of was in hand has gone on with it: it needs two writes to
@@ -69,15 +98,15 @@ func goneOn(was, is Snapshot) bool {
 	return is.Version <= was.Version+2
 }
 
-// meet notes who carries a rotation out, or that it has not ended one in time and has no other in hand. (In
-// a wave all wait for longer than their lease.) A command that leaves its rotation to the daemons has no
+// meet notes who carries a rotation out, or that it has not ended one in time and does nothing else. A command that leaves its rotation to the daemons has no
 // lease, nor has one that was given back.
 func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
 	p := e.peers[r.Owner]
 	switch {
-	case !now.wall.Before(p.lease) && !now.wall.Before(r.LeaseUntil):
+	case !now.wall.Before(p.lease) && !now.wall.Before(p.busy) && !now.wall.Before(r.LeaseUntil):
 		delete(e.peers, r.Owner)
 	case now.wall.Before(r.LeaseUntil) && r.LeaseUntil.After(begins):
-		e.peers[r.Owner] = peer{now.steady, later(p.lease, r.LeaseUntil)}
+		p.met, p.lease = now.steady, later(p.lease, r.LeaseUntil)
+		e.peers[r.Owner] = p
 	}
 }

@@ -113,13 +113,48 @@ func TestShareInAWave(t *testing.T) {
 		}
 		lease := tablePolicy.Timing.Lease
 		time.Sleep(tablePolicy.Propagation + lease)
+		tr := e.track(ts[1])
+		tr.held, tr.behind = true, behindLimit
+		read(ts[1], "0 of 1")
+		spares := func(want bool) {
+			t.Helper()
+			if got := e.spare(tr, Action{Step: StepClaim}); got.Step == StepWait != want || want && !got.Until.Equal(time.Now().Add(spareCheck)) {
+				t.Errorf("it spares a's rotation: %+v", got)
+			}
+			if got := e.recall(tr); got != want {
+				t.Errorf("it remembers a's rotation: %t", got)
+			}
+		}
+		spares(false)
 		write(a, ts[0], confirm, commit)
-		read(ts[0])
+		read(ts[0], "1 of 2")
 		read(ts[1])
-		time.Sleep(lease - time.Nanosecond)
+		spares(true)
+		tr.behind--
+		idle := e.spare(tr, Action{Step: StepClaim})
+		tr.behind++
+		if other := e.spare(tr, Action{Step: StepPush}); idle.Step != StepClaim || other.Step != StepPush {
+			t.Errorf("with nothing else to do: %+v; what is its own: %+v", idle, other)
+		}
+		for _, reason := range []Reason{ByCommand, ByRevoke} {
+			r := tr.snap.Keyring.Rotation
+			was := r.Reason
+			r.Reason = reason
+			if got := e.spare(tr, Action{Step: StepClaim}); got.Step != StepClaim {
+				t.Errorf("%s: %+v", reason, got)
+			}
+			r.Reason = was
+		}
+		time.Sleep(lease / 2)
+		read(ts[3])
+		if e.recall(tr) {
+			t.Error("it does not see again whether a is still there")
+		}
+		time.Sleep(lease/2 - time.Nanosecond)
 		read(ts[1])
 		time.Sleep(time.Nanosecond)
 		read(ts[1], "0 of 1")
+		spares(false)
 		write(z, ts[2], claim, confirm, commit)
 		read(ts[2])
 	})
@@ -147,6 +182,28 @@ func TestGoneOn(t *testing.T) {
 	} {
 		if got := goneOn(Snapshot{Keyring: r.was, Version: 7}, Snapshot{Keyring: r.is, Version: 7 + r.later}); got != r.want {
 			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// TestBusy: for how long a replica is taken to go on goes by when it wrote, as the store tells, but never by a time
+// that has yet to come.
+func TestBusy(t *testing.T) {
+	_, e, ts, _ := fleet(t, 1, 5, nil)
+	p := tablePolicy
+	p.Owner = "a"
+	tr, now := e.track(ts[0]), e.clock.Now()
+	tr.snap = Snapshot{Keyring: settled().s.Keyring.staged(keyP, "r", BySchedule, now, &p), Version: 5}
+	for _, r := range []struct{ written, busy time.Duration }{
+		{-time.Minute, -time.Minute},
+		{-2 * time.Minute, -time.Minute},
+		{time.Minute, 0},
+	} {
+		before := e.clock.Now()
+		e.noticed(tr, Snapshot{Keyring: tr.snap.Keyring, Version: 6, Written: before.Add(r.written)})
+		got := e.peers["a"].busy.Add(-e.policy.Timing.Lease)
+		if got.Before(before.Add(r.busy).Add(-time.Second)) || got.After(e.clock.Now().Add(r.busy)) {
+			t.Errorf("written %s from now: busy from %s from now on, want %s", r.written, got.Sub(before), r.busy)
 		}
 	}
 }

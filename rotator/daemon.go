@@ -56,6 +56,7 @@ func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- *track, bac
 			timer = c
 		} else {
 			hand, next = work, first.tr
+			next.behind = -wait
 		}
 	}
 	e.progress.waits()

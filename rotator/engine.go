@@ -120,6 +120,8 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
+	behind time.Duration // how late the visit began
+
 	snap        Snapshot  // as last read or written
 	kept        bool      // snap is still good, for all that is known
 	recalled    bool      // this visit began with snap, without a read
@@ -192,7 +194,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			return e.clock.Now()
 		}
 		a, w := e.decide(tr)
-		if a = e.turn(tr, a, w); tr.recalled && e.mustRead(tr, a) {
+		if a = e.spare(tr, e.turn(tr, a, w)); tr.recalled && e.mustRead(tr, a) {
 			if err := e.read(ctx, tr); err != nil {
 				return e.storeFailed(tr, StepObserve, err)
 			}

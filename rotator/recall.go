@@ -23,6 +23,7 @@ func (e *Engine) recall(tr *track) bool {
 	read, answer := e.readAt.since(now), e.lastRead.since(now)
 	ok := tr.held && tr.era == e.era && read <= recallLimit && !now.wall.Before(e.lastRead.wall)
 	company := now.steady-e.company < companyLimit
+	spared := k.Pending() != nil && now.wall.Before(e.peers[k.Rotation.Owner].busy.Add(-e.policy.Timing.Lease/2))
 	e.mu.Unlock()
 	p := &e.policy
 	switch pend := k.Pending(); {
@@ -30,7 +31,7 @@ func (e *Engine) recall(tr *track) bool {
 		return false
 	case pend == nil && company:
 		return false // who may well have been here since
-	case pend != nil && (answer >= p.probe() || (k.Rotation.Owner != p.Owner && !now.wall.Before(k.Rotation.LeaseUntil))):
+	case pend != nil && (answer >= p.probe() || (k.Rotation.Owner != p.Owner && !spared && !now.wall.Before(k.Rotation.LeaseUntil))):
 		return false
 	case pend != nil:
 		tr.pendingSeen.see(pend.Key, unbroken, now.steady)

@@ -277,6 +277,7 @@ func TestRecallPending(t *testing.T) {
 			}
 			e.Visit(t.Context(), ts[0])
 			tr, at := e.track(ts[0]), fmt.Sprint
+			e.unbroken = e.moment().steady
 			began := time.Now()
 			for _, r := range []struct {
 				after time.Duration
@@ -289,6 +290,10 @@ func TestRecallPending(t *testing.T) {
 				}
 				if got := e.recall(tr); got != r.want {
 					t.Errorf("%s, after %s: %t", owner, at(r.after), got)
+				}
+				e.unbroken += time.Millisecond // receivers could not read it either in between
+				if e.recall(tr) && tr.pendingSeen.since < e.unbroken {
+					t.Errorf("%s, after %s: the key counts as seen since %s, and the store is read since %s", owner, at(r.after), tr.pendingSeen.since, e.unbroken)
 				}
 			}
 		})

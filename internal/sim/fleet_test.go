@@ -26,7 +26,7 @@ func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
 		m.due = due[0]
 	}
 	f.mu.Lock()
-	m.skew = time.Duration(f.random.IntN(401)-200) * time.Millisecond // as time servers keep them
+	m.skew = time.Duration(f.random.Int64N(int64(2*f.skew+1))) - f.skew // as time servers keep them
 	if !f.calm && f.random.IntN(4) == 0 {
 		m.skew = time.Duration(f.random.IntN(181)-90) * time.Second
 	}
@@ -36,7 +36,7 @@ func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
 	}
 	p := f.policy
 	p.Owner = name
-	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: m.dueAt, LookRate: limit / 4, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
+	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: m.dueAt, LookRate: limit / 4, Share: m.share, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +50,13 @@ func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
 		e.Run(ctx, f.targets)
 	}()
 	return m
+}
+
+// share has the replicas take turns at Tencent.
+func (m *member) share(replicas, place int) {
+	for _, l := range m.limits {
+		l.Share(replicas, place)
+	}
 }
 
 // dueAt is the schedule, or once at m.due.

@@ -22,6 +22,8 @@ type fleet struct {
 	mu      sync.Mutex
 	random  *rand.Rand
 	calm    bool
+	spread  time.Duration // by which calls to Tencent differ on their way there
+	skew    time.Duration // by which clocks are wrong, at most
 	rings   map[rotator.Target]*ring
 	vault   vault // of which only the outages matter here
 	windows map[string][]time.Time
@@ -46,7 +48,7 @@ const limit = 20 // calls a second of one API, for all replicas together
 
 func newFleet(seed uint64, n int) *fleet {
 	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), rings: map[rotator.Target]*ring{}, windows: map[string][]time.Time{},
-		lateness: map[rotator.Target]time.Duration{}, stages: map[string]int{}}
+		spread: 40 * time.Millisecond, skew: 200 * time.Millisecond, lateness: map[rotator.Target]time.Duration{}, stages: map[string]int{}}
 	f.policy = rotator.Policy{Propagation: 6 * time.Minute, Grace: 30 * time.Minute, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
 		KeyLength: 32, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}
 	at := time.Now().Add(-time.Hour)
@@ -220,7 +222,7 @@ func (m *member) reach(ctx context.Context, api string) (time.Time, error) {
 	if err != nil {
 		return place, refusal(rotator.RefusedForNow, "ClientError")
 	}
-	if err := m.hop(ctx, 20*time.Millisecond, 40*time.Millisecond); err != nil {
+	if err := m.hop(ctx, 20*time.Millisecond, m.f.spread); err != nil {
 		return place, refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
 	m.f.mu.Lock()
@@ -237,7 +239,7 @@ func (m *member) reach(ctx context.Context, api string) (time.Time, error) {
 
 // back is the way of an answer.
 func (m *member) back(ctx context.Context, api string, place time.Time) error {
-	if m.hop(ctx, 10*time.Millisecond, 20*time.Millisecond) != nil {
+	if m.hop(ctx, 10*time.Millisecond, m.f.spread/2) != nil {
 		return refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
 	m.limits[api].Answered(place)
