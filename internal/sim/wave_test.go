@@ -13,7 +13,7 @@ func TestWave(t *testing.T) {
 	for _, r := range []struct {
 		members, targets int
 		used, looks      float64
-	}{{1, 8000, 0.95, 1.01}, {3, 10000, 0.95, 1.02}} {
+	}{{1, 3000, 0.93, 1.01}, {3, 8000, 0.94, 1.035}} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFleet(uint64(r.members), r.targets)
 			f.calm, f.spread, f.skew = true, 10*time.Millisecond, 10*time.Millisecond
