@@ -23,11 +23,11 @@ func TestWave(t *testing.T) {
 			}
 			time.Sleep(time.Until(due.Add(-time.Second)))
 			f.mu.Lock()
-			calls, limited, writes := f.calls, f.limited, f.writes
+			limited, writes := f.limited, f.writes
 			f.mu.Unlock()
 			time.Sleep(time.Until(due.Add(f.policy.Propagation)))
 			f.mu.Lock()
-			calls = f.calls
+			calls := f.calls
 			f.mu.Unlock()
 			began, commits := time.Now(), 0
 			for commits < r.targets && time.Since(began) < time.Hour {
