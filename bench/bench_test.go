@@ -93,8 +93,8 @@ func TestLimit(t *testing.T) {
 // the moment at which all targets are due.
 func wave(t *testing.T, w *world, program string, replicas int) ([]*daemon, *reader, counts, func()) {
 	w.seed()
-	// Each replica looks at every target once before they are due: a quarter of the limit, and a half more.
-	spec, due := inMinutes(time.Duration(float64(len(w.targets))/5*1.3) * time.Second)
+	// Each replica looks at every target once before they are due, at a quarter of the limit.
+	spec, due := inMinutes(time.Duration(float64(len(w.targets))/5*1.05) * time.Second)
 	var daemons []*daemon
 	for range replicas {
 		d := start(t, program, environment(w, "TIWKEYD_SCHEDULE="+spec))
