@@ -55,7 +55,7 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 
 // peer is another replica that carries rotations out.
 type peer struct {
-	met   time.Duration // when its lease was last seen, by the steady clock
+	met   time.Duration // when it was last noticed, by the steady clock
 	lease time.Time     // until when the longest is that was seen
 	busy  time.Time     // a lease after it was last known to go on with a rotation
 }
@@ -98,8 +98,8 @@ func goneOn(was, is Snapshot) bool {
 	return is.Version <= was.Version+2
 }
 
-// meet notes who carries a rotation out, or that it has not ended one in time and does nothing else. A command that leaves its rotation to the daemons has no
-// lease, nor has one that was given back.
+// meet notes who carries a rotation out, or that it has not ended one in time and does nothing else. A
+// command that leaves its rotation to the daemons has no lease, nor has one that was given back.
 func (e *Engine) meet(r *Rotation, begins time.Time, now moment) {
 	p := e.peers[r.Owner]
 	switch {

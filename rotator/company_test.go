@@ -8,28 +8,33 @@ import (
 	"time"
 )
 
+// reading gives what has e read a target's keyring, and checks what e tells of who shares the work.
+func reading(t *testing.T, e *Engine) func(target Target, want ...string) {
+	var told []string
+	e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
+	return func(target Target, want ...string) {
+		t.Helper()
+		told = nil
+		if err := e.read(t.Context(), e.track(target)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: it tells %q, want %q", target, told, want)
+		}
+	}
+}
+
 // TestShare: an engine tells how many replicas there are, as far as it has noticed, and which of them it
 // is, until they are not seen any more or have left a rotation behind.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e, ts, _ := fleet(t, 8, 5, nil)
-		var told []string
-		e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
+		read := reading(t, e)
 		begin := func(owner string, target Target, lease time.Duration) {
 			other, _ := engineOn(t, m, owner, nil, nil)
 			other.policy.Timing.Lease = lease
 			if err := other.Begin(t.Context(), target, BySignal); err != nil {
 				t.Fatal(err)
-			}
-		}
-		read := func(target Target, want ...string) {
-			t.Helper()
-			told = nil
-			if err := e.read(t.Context(), e.track(target)); err != nil {
-				t.Fatal(err)
-			}
-			if !slices.Equal(told, want) {
-				t.Errorf("%s: it tells %q, want %q", target, told, want)
 			}
 		}
 		lease := tablePolicy.Timing.Lease
@@ -68,20 +73,9 @@ func TestShare(t *testing.T) {
 func TestShareInAWave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e, ts, _ := fleet(t, 4, 5, nil)
-		var told []string
-		e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
+		read := reading(t, e)
 		a, _ := engineOn(t, m, "a", nil, nil)
 		z, _ := engineOn(t, m, "z", nil, nil)
-		read := func(target Target, want ...string) {
-			t.Helper()
-			told = nil
-			if err := e.read(t.Context(), e.track(target)); err != nil {
-				t.Fatal(err)
-			}
-			if !slices.Equal(told, want) {
-				t.Errorf("%s: it tells %q, want %q", target, told, want)
-			}
-		}
 		type change = func(k *Keyring, p *Policy) *Keyring
 		claim := func(k *Keyring, p *Policy) *Keyring { return k.claimed(time.Now(), p) }
 		confirm := func(k *Keyring, _ *Policy) *Keyring { return k }

@@ -42,7 +42,7 @@ func (l *Limiter) gap() time.Duration {
 	if l.takesTurns() {
 		return l.turns.each
 	}
-	return time.Duration(float64(time.Second) / l.allowed)
+	return interval(l.allowed)
 }
 
 // slack is by how much a call may be late.

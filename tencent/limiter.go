@@ -95,7 +95,7 @@ func (l *Limiter) serve(behind bool) {
 	for l.waiting.Len() > 0 {
 		l.pay()
 		now := time.Now()
-		gap := time.Duration(float64(time.Second) / l.allowed)
+		gap := interval(l.allowed)
 		at := l.last.Add(gap)
 		if l.takesTurns() {
 			at = l.turns.next(at, now)
@@ -128,6 +128,9 @@ func (l *Limiter) serve(behind bool) {
 		}
 	}
 }
+
+// interval is the time from one call to the next at so many a second.
+func interval(rate float64) time.Duration { return time.Duration(float64(time.Second) / rate) }
 
 // next takes out who is to go. The caller holds l.mu.
 func (l *Limiter) next() *waiter {

@@ -24,7 +24,7 @@ func (l *Limiter) Share(programs, place int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known := l.turns.programs > 1
-	l.turns = turns{programs: programs, place: place, each: time.Duration(float64(time.Second) / l.most), taken: l.turns.taken}
+	l.turns = turns{programs: programs, place: place, each: interval(l.most), taken: l.turns.taken}
 	switch fair := l.fair(); {
 	case programs > 1 && (l.allowed > fair || l.step > l.most*largestStep):
 		l.allowed, l.plateau = fair, fair
