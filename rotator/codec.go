@@ -283,45 +283,61 @@ func (o object) putTime(name string, t time.Time) {
 func checkJSON(data []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
-	if err := checkValue(dec, 0); err != nil {
-		return err
+	var tree any
+	if dec.Decode(&tree) != nil {
+		return errors.New("it is not JSON")
 	}
 	if dec.InputOffset() < int64(len(bytes.TrimRight(data, " \t\r\n"))) {
 		return errors.New("there is text after its end")
 	}
+	members, deep := count(tree, 0)
+	if deep {
+		return errors.New("it is nested too deeply")
+	}
+	if members < colons(data) {
+		return errors.New("a member's name is repeated")
+	}
 	return nil
 }
 
-func checkValue(dec *json.Decoder, depth int) error {
-	if depth > 32 {
-		return errors.New("it is nested too deeply")
+// maxDepth is how many objects and lists may be within each other.
+const maxDepth = 32
+
+// count tells how many members the objects in a decoded value have, each name once.
+func count(v any, depth int) (members int, deep bool) {
+	if depth > maxDepth {
+		return 0, true
 	}
-	tok, err := dec.Token()
-	if err != nil {
-		return errors.New("it is not JSON")
+	in := func(v any) {
+		n, d := count(v, depth+1)
+		members, deep = members+n, deep || d
 	}
-	delim, ok := tok.(json.Delim)
-	if !ok {
-		return nil
-	}
-	seen := map[any]bool{}
-	for dec.More() {
-		if delim == '{' {
-			name, err := dec.Token()
-			if err != nil {
-				return errors.New("it is not JSON")
-			}
-			if seen[name] {
-				return errors.New("a member's name is repeated")
-			}
-			seen[name] = true
+	switch v := v.(type) {
+	case map[string]any:
+		members = len(v)
+		for _, member := range v {
+			in(member)
 		}
-		if err := checkValue(dec, depth+1); err != nil {
-			return err
+	case []any:
+		for _, element := range v {
+			in(element)
 		}
 	}
-	if _, err := dec.Token(); err != nil {
-		return errors.New("it is not JSON")
+	return members, deep
+}
+
+// colons tells how many members the objects in a JSON text have, each time that they are there:
+// outside of strings each has its colon.
+func colons(text []byte) (n int) {
+	for i, quoted := 0, false; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++ // what follows ends no string
+		case c == '"':
+			quoted = !quoted
+		case c == ':' && !quoted:
+			n++
+		}
 	}
-	return nil
+	return n
 }

@@ -88,6 +88,8 @@ func TestStrictDecoding(t *testing.T) {
 		"same id":          {sub(`"id":"v"`, `"id":"c"`), "twice"},
 		"repeated name":    {sub(`"schema":1`, `"schema":1,"schema":1`), "repeated"},
 		"repeated nested":  {sub(`"id":"c"`, `"id":"c","id":"c"`), "repeated"},
+		"repeated unknown": {sub(`"schema":1`, `"schema":1,"x":[{"a":"\\":","b":{}},{"b":1,"b":1}]`), "repeated"},
+		"repeated spelt":   {sub(`"schema":1`, `"schema":1,"\u0073chema":1`), "repeated"},
 		"time":             {sub(`"2026-01-03T00:00:00Z"`, `"tomorrow"`), `"accept_until" is not a time`},
 		"time of no world": {sub(`"2026-01-03T00:00:00Z"`, `"9999-12-31T23:59:59-23:59"`), "not a time of this world"},
 		"rotation list":    {sub(`"rotation":{`, `"rotation":[],"other":{`), "rotation is not a JSON object"},
@@ -113,6 +115,20 @@ func TestStrictDecoding(t *testing.T) {
 	}
 	if _, err := DecodeKeyring(codecTarget, []byte(sub(`"schema":1`, `"schema":2`))); !errors.Is(err, ErrNewerSchema) {
 		t.Errorf("%v is not ErrNewerSchema", err)
+	}
+}
+
+// TestRepeatedNames tells names that are repeated from those that only look so.
+func TestRepeatedNames(t *testing.T) {
+	for text, repeated := range map[string]bool{
+		`{"a":1,"b":1}`: false, `{"a":1,"a":1}`: true, `{"a":{"a":1},"b":{"a":1}}`: false, `{"a":{"b":1,"b":1}}`: true,
+		`[{"a":1},{"a":1}]`: false, `[{"a":1},[{"a":1,"c":2,"a":1}]]`: true, `{"a":1,"A":1}`: false, `{"a":1,"\u0061":1}`: true,
+		`{"a:":":\":","b\\":":"}`: false, `{"a\\":1,"a\\":1}`: true, `{"a\"":1,"b\"":1}`: false, `{"":1,"":1}`: true, `{"":1}`: false,
+		`{"a" : 1e999 , "b":[ ]}`: false, `{}`: false, `":"`: false, "{\"\xff\":1,\"\xfe\":1}": true,
+	} {
+		if err := checkJSON([]byte(text)); repeated != (err != nil && strings.Contains(err.Error(), "repeated")) || (!repeated && err != nil) {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 

@@ -124,6 +124,8 @@ func (s *Store) advice(err error, path, capabilities string) string {
 		return fmt.Sprintf("enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
 	case errors.Is(err, ErrNoMount) || status(err) == http.StatusNotFound:
 		return fmt.Sprintf("there is no KV version 2 mount %q in this namespace; make it with `vault secrets enable -path=%s kv-v2`, or check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount, s.mount)
+	case errors.Is(err, errAnswer):
+		return "check VAULT_ADDR and TIWKEYD_VAULT_MOUNT"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "Vault did not answer in time; it is tried again"
 	}

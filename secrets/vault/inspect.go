@@ -108,7 +108,7 @@ func (s *Store) tokenAdvice(err error) string {
 // CheckMount reports what makes the mount unusable, by reading t's secret. It is not known
 // where Vault tells nothing of the mount to this token.
 func (s *Store) CheckMount(ctx context.Context, t rotator.Target) (known bool, err error) {
-	_, _, err = s.secret(ctx, t, 0)
+	_, err = s.Secret(ctx, t, 0)
 	if status(err) == http.StatusForbidden {
 		return s.checked.Load(), nil // the token's policies are another matter
 	}

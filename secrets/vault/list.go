@@ -2,10 +2,10 @@ package vault
 
 import (
 	"context"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +16,7 @@ const (
 	// listPage is how many names are asked for at once, of a server that gives them in pages.
 	listPage = 1000
 	// listWidth is how many folders are listed at the same time.
-	listWidth = 16
+	listWidth = 32
 )
 
 // Targets lists the targets that have a secret under the prefix; of a deleted one the name stays
@@ -29,7 +29,7 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 		app := strconv.FormatInt(t.SdkAppID, 10)
 		had[app] = append(had[app], t)
 	}
-	names, err := s.list(ctx, s.prefix)
+	names, err := s.list(ctx, s.prefix, listPage)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -47,18 +47,23 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 	}
 	found, odd := make([][]rotator.Target, len(open)), make([]int, len(open))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(listWidth)
-	for i, app := range open {
+	var next atomic.Int64
+	for range min(listWidth, len(open)) {
 		group.Go(func() error {
-			names, err := s.list(ctx, strings.TrimPrefix(s.prefix+"/"+app, "/"))
-			for _, name := range names {
-				if t, err := rotator.ParseTarget(app + "/" + name); err == nil {
-					found[i] = append(found[i], t)
-				} else {
-					odd[i]++
+			for i := next.Add(1) - 1; i < int64(len(open)); i = next.Add(1) - 1 {
+				names, err := s.list(ctx, strings.TrimPrefix(s.prefix+"/"+open[i], "/"), 0)
+				if err != nil {
+					return err
+				}
+				for _, name := range names {
+					if t, err := rotator.ParseTarget(open[i] + "/" + name); err == nil {
+						found[i] = append(found[i], t)
+					} else {
+						odd[i]++
+					}
 				}
 			}
-			return err
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -71,50 +76,39 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 }
 
 // list gives the names in a folder, none if it is not there. Vault gives all at once; OpenBao gives
-// pages to who asks for them.
-func (s *Store) list(ctx context.Context, folder string) ([]string, error) {
+// so many at a time to who asks for pages (0: all), which costs Vault a warning in each answer.
+func (s *Store) list(ctx context.Context, folder string, page int) ([]string, error) {
 	path := "metadata/" + folder
 	var all []string
 	for after := ""; ; {
-		var page []string
+		var names []string
 		err := s.call(ctx, "list", path, "list", func(ctx context.Context) (err error) {
-			page, err = s.listPage(ctx, path, after)
+			names, err = s.listPage(ctx, path, page, after)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		if after != "" && len(page) > 0 && page[0] <= after {
+		if after != "" && len(names) > 0 && names[0] <= after {
 			return all, nil // it gives the same names whatever is asked for
 		}
-		if all = append(all, page...); len(page) != listPage {
+		if all = append(all, names...); page == 0 || len(names) != page {
 			return all, nil
 		}
-		after = page[len(page)-1]
+		after = names[len(names)-1]
 	}
 }
 
-func (s *Store) listPage(ctx context.Context, path, after string) ([]string, error) {
+func (s *Store) listPage(ctx context.Context, path string, page int, after string) ([]string, error) {
 	if _, err := s.checkMount(ctx); err != nil {
 		return nil, err
 	}
-	query := url.Values{"list": {"true"}, "limit": {strconv.Itoa(listPage)}}
+	query := url.Values{"list": {"true"}}
+	if page > 0 {
+		query.Set("limit", strconv.Itoa(page))
+	}
 	if after != "" {
 		query.Set("after", after)
 	}
-	got, err := s.client.Logical().ReadWithDataWithContext(ctx, s.mount+"/"+path, query)
-	if status(err) == http.StatusNotFound || (err == nil && got == nil) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	keys, _ := got.Data["keys"].([]any)
-	var names []string
-	for _, k := range keys {
-		if name, ok := k.(string); ok {
-			names = append(names, name)
-		}
-	}
-	return names, nil
+	return s.names(ctx, path, query)
 }

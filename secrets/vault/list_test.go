@@ -92,7 +92,7 @@ func TestPages(t *testing.T) {
 			_, _ = fmt.Fprintf(w, `{"data":{"keys":["%s"]}}`, strings.Join(names, `","`))
 		}))
 		s, _ := open(t, server.URL, map[string]string{"VAULT_TOKEN": "t"})
-		names, err := s.list(t.Context(), "tiw")
+		names, err := s.list(t.Context(), "tiw", listPage)
 		if err != nil || len(names) != r.want || int(requests.Load()) != r.requests {
 			t.Errorf("%+v: %d names in %d requests, %v", r, len(names), requests.Load(), err)
 		}

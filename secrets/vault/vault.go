@@ -129,21 +129,17 @@ func (s *Store) path(t rotator.Target) string {
 // Read gives the current version of the target's secret. A version that was deleted or
 // destroyed holds no keyring but still counts: a write must name its number.
 func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
-	got, data, err := s.secret(ctx, t, 0)
-	if err != nil || got == nil {
-		return rotator.Snapshot{}, err
+	got, err := s.Secret(ctx, t, 0)
+	if err != nil || got.Content == nil {
+		return rotator.Snapshot{Version: got.Number}, err
 	}
-	snap := rotator.Snapshot{Version: int64(got.VersionMetadata.Version)}
-	if data == nil {
-		return snap, nil
-	}
-	if snap.Keyring, err = rotator.DecodeKeyring(t, data); err != nil {
+	snap := rotator.Snapshot{Version: got.Number, Written: got.Written}
+	if snap.Keyring, err = rotator.DecodeKeyring(t, got.Content); err != nil {
 		return rotator.Snapshot{}, fmt.Errorf("vault: the secret %s/%s: %w", s.mount, s.path(t), err)
 	}
-	snap.Written = got.VersionMetadata.CreatedTime
-	if at := got.VersionMetadata.DeletionTime; !at.IsZero() {
+	if !got.Deletes.IsZero() {
 		s.log.Warn("Vault is set up to delete this keyring, and receivers would know no key then: set delete_version_after to 0 on the secret's metadata and on the mount's configuration",
-			"target", t.String(), "secret", s.mount+"/"+s.path(t), "deleted_at", at)
+			"target", t.String(), "secret", s.mount+"/"+s.path(t), "deleted_at", got.Deletes)
 	}
 	return snap, nil
 }
@@ -159,52 +155,30 @@ type Version struct {
 // Secret gives a target's secret as it stands, for those who need no more of it than
 // receivers do: its current version, or the one of a number that is not 0. It gives the zero
 // Version if there is none.
-func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (Version, error) {
-	got, data, err := s.secret(ctx, t, number)
-	if err != nil || got == nil {
-		return Version{}, err
+func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (got Version, err error) {
+	var query url.Values
+	if number != 0 {
+		query = url.Values{"version": {strconv.FormatInt(number, 10)}}
 	}
-	m := got.VersionMetadata
-	return Version{int64(m.Version), m.CreatedTime, data, m.DeletionTime}, nil
-}
-
-// secret reads a version of the target's secret and gives its fields as JSON, nil if the
-// version holds none. It gives nothing if there is no such version.
-func (s *Store) secret(ctx context.Context, t rotator.Target, version int64) (got *api.KVSecret, data []byte, err error) {
 	err = s.call(ctx, "read", "data/"+s.path(t), "read", func(ctx context.Context) error {
 		known, err := s.checkMount(ctx)
 		if err != nil {
 			return err
 		}
-		kv := s.client.KVv2(s.mount)
-		if version == 0 {
-			got, err = kv.Get(ctx, s.path(t))
-		} else {
-			got, err = kv.GetVersion(ctx, s.path(t), int(version))
-		}
-		if !errors.Is(err, api.ErrSecretNotFound) {
+		v, err := s.read(ctx, s.path(t), query)
+		switch {
+		case err != nil:
 			return err
-		}
-		// The library tells a secret that is not there from a mount that is not there by
-		// nothing. Vault would tell of the mount to a token that may read in it.
-		if got = nil; !known {
+		case v != nil:
+			got = *v
+		case !known:
+			// A secret that is not there looks like a mount that is not there. Vault would
+			// tell of the mount to a token that may read in it.
 			return ErrNoMount
 		}
 		return nil
 	})
-	if err != nil || got == nil {
-		return nil, nil, err
-	}
-	if got.VersionMetadata == nil {
-		return nil, nil, fmt.Errorf("vault: the answer for %s/%s has no version: is %s a KV version 2 mount?", s.mount, s.path(t), s.mount)
-	}
-	if got.Data == nil {
-		return got, nil, nil
-	}
-	if data, err = json.Marshal(got.Data); err != nil {
-		return nil, nil, fmt.Errorf("vault: the secret %s/%s is not JSON", s.mount, s.path(t))
-	}
-	return got, data, nil
+	return got, err
 }
 
 // Write puts a new version if the current one is the one given. An answer that was lost, or
