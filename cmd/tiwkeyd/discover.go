@@ -32,7 +32,7 @@ type discovery struct {
 	store  rotator.Store
 	log    *slog.Logger
 	found  chan []rotator.Target // the whole list, each time that it was read
-	listed func(error)           // hears of each listing, with nil of one that succeeded
+	failed func(error)           // hears of each list that could not be read
 }
 
 // run lists the store until ctx ends: at once, and again and again.
@@ -48,9 +48,9 @@ func (d *discovery) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		d.listed(err)
 		wait := listEvery + time.Duration(rand.Int64N(int64(listEvery/5))) // so that replicas do not list in step
 		if err != nil {
+			d.failed(err)
 			wait = pause.NextBackOff()
 			d.log.Error("the keyrings could not be listed; those known are served on", "store", d.store.String(), "error", err.Error(), "again_in", wait.Round(time.Millisecond).String())
 		} else {

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -34,21 +32,9 @@ Variables:
 ` + config.Text(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			modest()
+			oneProcessor()
 			return p.run(cmd.Context())
 		},
-	}
-}
-
-// modest has the runtime take little of the machine, unless the environment wants it otherwise: a
-// daemon that waits for others nearly all the time is not faster with more processors, it only
-// wakes more of them for each answer.
-func modest() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
 	}
 }
 
@@ -70,6 +56,7 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	}
 	defer w.close()
+	w.group.Go(func() { w.modest(os.Getenv("GOGC") != "") })
 	var asked map[rotator.Target]rotator.Reason
 	for err == nil && ps != nil {
 		ps, asked, err = p.serve(ctx, ps, w, asked, hangups, demands)
@@ -119,7 +106,7 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 	found := make(chan []rotator.Target)
 	if ps.config.Discover {
 		listing, end := context.WithCancel(ctx)
-		d := &discovery{lister: ps.lister, store: ps.store, log: ps.log, found: found, listed: w.monitor.Listed}
+		d := &discovery{lister: ps.lister, store: ps.store, log: ps.log, found: found, failed: w.monitor.Listed}
 		var group sync.WaitGroup
 		group.Go(func() { d.run(listing) })
 		defer func() { end(); group.Wait() }()
@@ -141,6 +128,7 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 			owed = unlisted
 		case all := <-found:
 			s.update(all)
+			w.monitor.Listed(nil) // not before its targets are served: it is ready then
 			if unlisted = false; owed {
 				engine.Ask(rotator.BySignal, all...)
 				owed = false

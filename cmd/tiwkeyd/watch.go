@@ -30,6 +30,7 @@ type watch struct {
 	found   []rotator.Target                            // by TIWKEYD_DISCOVER, for the engine after a reload; of the run loop only
 	asks    chan rotator.Target                         // for which the status page wants a new key
 
+	ctx   context.Context // ends after the last step
 	stop  context.CancelFunc
 	group sync.WaitGroup
 }
@@ -49,9 +50,8 @@ func (p *program) watch(ps *parts) (*watch, error) {
 	if err := w.listen(ps); err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
-	ctx, stop := context.WithCancel(context.Background()) // it ends after the last step
-	w.stop = stop
-	w.group.Go(func() { w.systemd.Run(ctx) })
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.group.Go(func() { w.systemd.Run(w.ctx) })
 	return w, nil
 }
 

@@ -83,6 +83,23 @@ func (m *Monitor) Ready() error {
 	return m.ready(m.look(), time.Now())
 }
 
+// Met reports whether every target was dealt with at least once, be it in vain.
+func (m *Monitor) Met() bool {
+	m.mu.Lock()
+	s, listed := m.served, m.listed
+	m.mu.Unlock()
+	if s.Engine == nil || (s.Discovers && !listed) {
+		return false
+	}
+	met := 0
+	for _, st := range s.Engine.Standings() {
+		if !st.At.IsZero() {
+			met++
+		}
+	}
+	return met >= len(s.Targets)
+}
+
 // running tells what is wrong with the process itself, or that it is about to end.
 func (m *Monitor) running() error {
 	m.mu.Lock()

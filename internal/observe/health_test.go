@@ -70,6 +70,34 @@ func TestReady(t *testing.T) {
 	})
 }
 
+// TestMet: every target that is served, and none before the store was listed where it tells which.
+func TestMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one, two)
+		met := func(when string, want bool) {
+			t.Helper()
+			if r.Met() != want {
+				t.Errorf("%s: %v", when, !want)
+			}
+		}
+		met("before the start", false)
+		r.w.storeErr = errAway
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Minute)
+		met("in vain", true)
+		r.change(func(s *Served) { s.Discovers = true })
+		met("before the list", false)
+		r.Listed(errAway)
+		met("the list could not be read", false)
+		r.Listed(nil)
+		met("listed", true)
+		if New(Build{}).Met() {
+			t.Error("nothing is served, and all was met")
+		}
+	})
+}
+
 // TestLongUnread: an engine that does not read counts no more as ready, though the last read
 // was good.
 func TestLongUnread(t *testing.T) {
