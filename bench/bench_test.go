@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -137,19 +138,31 @@ func TestLife(t *testing.T) {
 // TestIdle has one daemon look after settled targets, a hundred, a thousand, ten thousand.
 func TestIdle(t *testing.T) {
 	program := build(t)
-	fmt.Println("\n| targets | bare LIST and reads | start to ready, all read | CPU, of one core | resident | largest | looks every |\n|---|---|---|---|---|---|---|")
+	fmt.Println("\n| targets | bare LIST and reads | start to ready, all read | beyond | CPU, of one core | resident | largest | looks every |\n|---|---|---|---|---|---|---|---|")
 	for _, n := range []int{100, 1000, size(t, 10000)} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			w := newWorld(t, n)
 			w.seed()
-			bare := w.bare()
-			began := time.Now()
-			d := start(t, program, environment(w, "TIWKEYD_SCHEDULE=@yearly"))
-			for w.counts().requests["read"] < n {
-				time.Sleep(10 * time.Millisecond)
+			// In turn, as the machine is not equally fast all the time: the one in the middle counts.
+			var starts []started
+			var d *daemon
+			for range 3 {
+				if d != nil {
+					d.stop()
+				}
+				s := started{bare: w.bare()}
+				began := time.Now()
+				d = start(t, program, environment(w, "TIWKEYD_SCHEDULE=@yearly"))
+				for w.counts().requests["read"] < n {
+					time.Sleep(10 * time.Millisecond)
+				}
+				d.ready(t, began)
+				s.took = time.Since(began)
+				t.Logf("bare %.2f s, ready after %.2f s", s.bare.Seconds(), s.took.Seconds())
+				starts = append(starts, s)
 			}
-			d.ready(t, began)
-			took := time.Since(began)
+			slices.SortFunc(starts, func(a, b started) int { return cmp.Compare(a.took-a.bare, b.took-b.bare) })
+			s := starts[1]
 			if got := d.metric(t, "tiwkeyd_targets"); got != float64(n) {
 				t.Fatalf("it looks after %g targets", got)
 			}
@@ -157,11 +170,14 @@ func TestIdle(t *testing.T) {
 			cpu, from := d.cpu(t), time.Now()
 			time.Sleep(3 * time.Minute)
 			share := (d.cpu(t) - cpu).Seconds() / time.Since(from).Seconds()
-			fmt.Printf("| %d | %.2f s | %.2f s | %.2f %% | %.1f MB | %.1f MB | %s |\n", n, bare.Seconds(), took.Seconds(), 100*share,
+			fmt.Printf("| %d | %.2f s | %.2f s | %.2f s | %.2f %% | %.1f MB | %.1f MB | %s |\n", n, s.bare.Seconds(), s.took.Seconds(), (s.took - s.bare).Seconds(), 100*share,
 				float64(d.rss(t, "VmRSS"))/1e6, float64(d.rss(t, "VmHWM"))/1e6, time.Duration(d.metric(t, "tiwkeyd_look_interval_seconds"))*time.Second)
 		})
 	}
 }
+
+// started is how long it took to list and read all, with nothing else and at a start.
+type started struct{ bare, took time.Duration }
 
 // bare lists and reads all keyrings with Vault's own library, 32 at a time, as the daemon does.
 func (w *world) bare() time.Duration {

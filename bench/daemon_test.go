@@ -41,14 +41,19 @@ func start(t *testing.T, program string, env []string) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = d.cmd.Process.Signal(syscall.SIGTERM)
-		_ = d.cmd.Wait()
+		d.stop()
 		_ = out.Close()
 		if text, _ := os.ReadFile(d.log); t.Failed() {
 			t.Logf("%.3000s", text)
 		}
 	})
 	return d
+}
+
+// stop ends the daemon, if it has not ended yet.
+func (d *daemon) stop() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.cmd.Wait()
 }
 
 // ready waits until the daemon is, and gives how long that took.
