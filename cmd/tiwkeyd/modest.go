@@ -26,8 +26,8 @@ const (
 // modest takes little memory, unless the environment wants it otherwise, once every target was dealt
 // with: at the start thousands of keyrings pass through, and to collect often then would take a
 // fifth of the time. What that took is given back.
-func (w *watch) modest(chosen bool) {
-	if chosen {
+func (w *watch) modest() {
+	if os.Getenv("GOGC") != "" {
 		return
 	}
 	tick := time.NewTicker(modestCheck)

@@ -56,7 +56,7 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	}
 	defer w.close()
-	w.group.Go(func() { w.modest(os.Getenv("GOGC") != "") })
+	w.group.Go(w.modest)
 	var asked map[rotator.Target]rotator.Reason
 	for err == nil && ps != nil {
 		ps, asked, err = p.serve(ctx, ps, w, asked, hangups, demands)

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,8 +14,8 @@ import (
 const (
 	// listPage is how many names are asked for at once, of a server that gives them in pages.
 	listPage = 1000
-	// listWidth is how many folders are listed at the same time.
-	listWidth = 32
+	// listWidth is how many folders are listed at the same time: each has a connection to keep.
+	listWidth = idleConnections
 )
 
 // Targets lists the targets that have a secret under the prefix; of a deleted one the name stays
@@ -47,10 +46,9 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 	}
 	found, odd := make([][]rotator.Target, len(open)), make([]int, len(open))
 	group, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range min(listWidth, len(open)) {
+	for first := range min(listWidth, len(open)) {
 		group.Go(func() error {
-			for i := next.Add(1) - 1; i < int64(len(open)); i = next.Add(1) - 1 {
+			for i := first; i < len(open); i += listWidth {
 				names, err := s.list(ctx, strings.TrimPrefix(s.prefix+"/"+open[i], "/"), 0)
 				if err != nil {
 					return err
