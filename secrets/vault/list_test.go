@@ -99,3 +99,41 @@ func TestPages(t *testing.T) {
 		server.Close()
 	}
 }
+
+// TestManyFolders lists more folders than at one time: each once, and an error of any ends it.
+func TestManyFolders(t *testing.T) {
+	const folders = 3*listWidth + 1
+	var asked, broken atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		folder, inside := strings.CutPrefix(req.URL.Path, "/v1/secret/metadata/tiw/")
+		switch {
+		case strings.HasPrefix(req.URL.Path, "/v1/sys/"):
+			_, _ = fmt.Fprint(w, `{"data":{"type":"kv","options":{"version":"2"}}}`)
+		case !inside:
+			var names []string
+			for i := range folders {
+				names = append(names, fmt.Sprintf("%d/", i+1))
+			}
+			_, _ = fmt.Fprintf(w, `{"data":{"keys":["%s"]}}`, strings.Join(names, `","`))
+		case folder == fmt.Sprint(broken.Load()):
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprint(w, `{"errors":["no such thing"]}`)
+		default:
+			asked.Add(1)
+			_, _ = fmt.Fprint(w, `{"data":{"keys":["transcode"]}}`)
+		}
+	}))
+	defer server.Close()
+	s, _ := open(t, server.URL, map[string]string{"VAULT_TOKEN": "t"})
+	all, strange, err := s.Targets(t.Context(), nil)
+	slices.SortFunc(all, rotator.Target.Compare)
+	if once := slices.Compact(slices.Clone(all)); err != nil || strange != 0 || len(all) != folders || len(once) != folders || asked.Load() != folders {
+		t.Errorf("%d targets, %d of them different, %d strange, %d folders asked for: %v", len(all), len(once), strange, asked.Load(), err)
+	}
+	for _, i := range []int32{1, listWidth, folders} {
+		broken.Store(i)
+		if _, _, err := s.Targets(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no such thing") {
+			t.Errorf("with folder %d broken: %v", i, err)
+		}
+	}
+}
