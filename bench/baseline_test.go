@@ -92,18 +92,7 @@ func (w *world) adopt() {
 // vaultOnPath is a directory with the vault command in it.
 func vaultOnPath(t *testing.T) string {
 	t.Helper()
-	program, err := vaulttest.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if filepath.Base(program) == "vault" {
-		return filepath.Dir(program)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(program, filepath.Join(dir, "vault")); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return filepath.Dir(vaulttest.Full.Need(t))
 }
 
 // picture draws the callbacks that were refused, by second, both side by side.

@@ -82,6 +82,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 // TestHugeBody: of a gigabyte the proxy takes no more than the limit, and what the kernel has
 // on the way.
 func TestHugeBody(t *testing.T) {
+	t.Parallel()
 	p, address, genuine := guarded(t)
 	before := highWater(t, p)
 	for _, announced := range []int64{gigabyte, -1} {
@@ -117,6 +118,7 @@ func TestHugeBody(t *testing.T) {
 // TestIdleConnections: ten thousand connections on which nothing comes, or half a request, are
 // held while they may be, and genuine callbacks pass.
 func TestIdleConnections(t *testing.T) {
+	t.Parallel()
 	p, address, genuine := guarded(t)
 	const connections = 10_000
 	before := highWater(t, p)
@@ -145,6 +147,7 @@ func TestIdleConnections(t *testing.T) {
 
 // TestSlowBodies: who sends a byte now and then is sent away.
 func TestSlowBodies(t *testing.T) {
+	t.Parallel()
 	_, address, genuine := guarded(t, "--body-timeout", "300ms")
 	var conns []net.Conn
 	for range 200 {

@@ -16,7 +16,6 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
 	"tiwkeyd/rotator"
-	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent"
 	"tiwkeyd/tencent/tiwtest"
@@ -71,16 +70,7 @@ func BenchmarkRotation(b *testing.B) {
 		b.Fatal(err)
 	}
 	server.SetKey(testTarget.SdkAppID, string(testTarget.Service), first.Reveal())
-	b.Setenv("VAULT_ADDR", v.Addr)
-	login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": v.Token}[name] })
-	if err != nil {
-		b.Fatal(err)
-	}
-	store, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer store.Close()
+	store := storeIn(b, v.Addr, v.Token)
 	tiw, err := tencent.New(tencent.Options{Endpoint: server.URL, Rate: 100000, Credentials: tencent.Static(tencent.NewCredential(testID, testKey, ""))})
 	if err != nil {
 		b.Fatal(err)

@@ -192,11 +192,12 @@ func tencentFaults() []planted {
 	}
 }
 
-// TestCheckManyTargets asks about all of many applications, within the rate, and says how far it is.
+// TestCheckManyTargets asks about all of many applications, once each, and says how far it is.
 func TestCheckManyTargets(t *testing.T) {
-	const apps, rate = 350, 100
+	t.Parallel()
+	const apps = 350
 	c := newClinic(t, vaulttest.Start(t))
-	s, err := tiwtest.Start(tiwtest.Options{Rate: rate})
+	s, err := tiwtest.Start(tiwtest.Options{Rate: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func TestCheckManyTargets(t *testing.T) {
 		targets += fmt.Sprintf(",%d", id)
 	}
 	c.server = s
-	c.set("TIWKEYD_TENCENT_ENDPOINT="+s.URL, "TIWKEYD_TARGETS="+targets[1:], fmt.Sprintf("TIWKEYD_RATE=%d", rate*9/10))
+	c.set("TIWKEYD_TENCENT_ENDPOINT="+s.URL, "TIWKEYD_TARGETS="+targets[1:], "TIWKEYD_RATE=1000")
 	out, code := c.run([]string{"check"})
 	for _, want := range []string{
 		"\nok    application    20/whiteboard-push: it is of this account, and no key is set",

@@ -58,6 +58,7 @@ func storeFaults() []planted {
 // TestCheckReadOnlyDisk looks at a directory that nobody can write, root neither. It runs in a
 // mount namespace of its own.
 func TestCheckReadOnlyDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("TEST_ON_SMALL_DISK") == "" {
 		inMountNamespace(t, io.Discard)
 		return

@@ -158,6 +158,7 @@ func (c *clinic) allSetCalls() int {
 
 // TestCheckWell has nothing wrong, before the first rotation and after it, whose every finding is ok.
 func TestCheckWell(t *testing.T) {
+	t.Parallel()
 	c := newClinic(t, vaulttest.Start(t))
 	token := c.v.NewToken("tiwkeyd", "2h")
 	c.token(token) // one that the daemon would renew at once
@@ -218,6 +219,7 @@ type planted struct {
 // TestCheckFinds plants one fault after the other. Whatever the fault, nothing is written and
 // no secret shows.
 func TestCheckFinds(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	for _, p := range slices.Concat(configurationFaults(), vaultFaults(), tencentFaults(), storeFaults()) {
 		t.Run(p.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ func (r *rig) keyringOf(app int64) *rotator.Keyring {
 // TestDiscover: a daemon finds what is enrolled before it starts and while it runs, rotates it, and
 // leaves alone what is taken out.
 func TestDiscover(t *testing.T) {
+	t.Parallel()
 	const first, second, third = 1500000001, 1500000002, 1500000003
 	r := discovering(t, first, second, third)
 	v := vaulttest.Start(t)
@@ -95,6 +96,7 @@ func TestDiscover(t *testing.T) {
 
 // TestDiscoverDenied: a token that may not list is told so, and the configured targets are served.
 func TestDiscoverDenied(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)
@@ -110,6 +112,7 @@ func TestDiscoverDenied(t *testing.T) {
 
 // TestEnrollFile: a file with everything in it, what Tencent refuses, and a second run.
 func TestEnrollFile(t *testing.T) {
+	t.Parallel()
 	r := discovering(t, 1500000001, 1500000002)
 	if out, code := r.run([]string{"check"}); code != exitUsage || !strings.Contains(out, "begin with tiwkeyd enroll") {
 		t.Errorf("check of nothing: %d\n%s", code, out)
@@ -143,6 +146,7 @@ func TestEnrollFile(t *testing.T) {
 // TestEnrollKilled: an enrollment that was killed in the middle goes on when it is run again, and what was
 // enrolled before is left as it was.
 func TestEnrollKilled(t *testing.T) {
+	t.Parallel()
 	var apps []int64
 	var args []string
 	for i := range int64(40) {
@@ -186,6 +190,7 @@ func TestEnrollKilled(t *testing.T) {
 
 // TestEnrollRefuses: what is wrong is told, all of it, before anything is contacted.
 func TestEnrollRefuses(t *testing.T) {
+	t.Parallel()
 	r := discovering(t)
 	dir := t.TempDir()
 	for i, bad := range []struct {

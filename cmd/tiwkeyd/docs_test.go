@@ -15,6 +15,7 @@ import (
 // TestReadmeFiveMinutes runs the README's commands for production as they stand there, with
 // values of this machine in place of the examples'.
 func TestReadmeFiveMinutes(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)

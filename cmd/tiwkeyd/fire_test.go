@@ -1,3 +1,5 @@
+//go:build e2e
+
 package main
 
 import (
@@ -38,6 +40,7 @@ func fireFaults() []tiwtest.Fault {
 // new key the moment it is set, receivers that see the secret late, fifty rotations with
 // every fault, the daemon killed between any two steps. No callback is refused.
 func TestUnderFire(t *testing.T) {
+	t.Parallel()
 	const rotations = 50
 	r := newRig(t)
 	r.useVault(vaulttest.Start(t))

@@ -19,10 +19,7 @@ import (
 // second.
 func (f *fleet) agent(k *kind) (rendered string) {
 	f.t.Helper()
-	vaultProgram, err := vaulttest.Find()
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	vaultProgram := vaulttest.Full.Need(f.t)
 	dir := f.t.TempDir()
 	token := f.vault.NewToken("receiver", "2h")
 	f.secret(token)
@@ -100,7 +97,7 @@ func TestFleetOfAllKinds(t *testing.T) {
 	for _, k := range f.kinds {
 		f.serve(k)
 	}
-	f.goReceivers(golang, 20)
+	f.goReceivers(golang, f.vault.Addr, 20)
 	f.proxies(proxied, 10)
 	f.processes(python, f.agent(python), "python3", []string{"../../docs/receivers/receiver.py"}, 10)
 	f.processes(node, f.agent(node), "node", []string{"../../docs/receivers/receiver.mjs"}, 10)

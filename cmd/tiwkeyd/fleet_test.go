@@ -1,3 +1,5 @@
+//go:build e2e
+
 package main
 
 import (
@@ -13,7 +15,6 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
-	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 	"tiwkeyd/webhook"
@@ -66,24 +67,16 @@ func (f *fleet) add(name string, propagation time.Duration) *kind {
 // needs that shares two cores with fifty receivers and the race detector.
 const rereadPatience = 20 * time.Second
 
-// goReceivers are n receivers made with the package webhook, each with a Vault client, a token
-// and a cache of its own.
-func (f *fleet) goReceivers(k *kind, n int) {
+// goReceivers are n receivers made with the package webhook, each with a client of the Vault
+// at an address, a token and a cache of its own.
+func (f *fleet) goReceivers(k *kind, address string, n int) {
 	f.t.Helper()
 	for range n {
 		token := f.vault.NewToken("receiver", "2h")
 		f.secret(token)
-		login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": token}[name] })
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		store, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		cache := webhook.NewCache(context.Background(), vaultkeys.New(store), webhook.CacheOptions{}, k.target)
+		cache := webhook.NewCache(context.Background(), vaultkeys.New(storeIn(f.t, address, token)), webhook.CacheOptions{}, k.target)
 		server := httptest.NewServer(webhook.Middleware(webhook.Options{Keys: cache, RereadTimeout: rereadPatience})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
-		f.t.Cleanup(func() { server.Close(); cache.Close(); store.Close() })
+		f.t.Cleanup(func() { server.Close(); cache.Close() })
 		k.urls = append(k.urls, server.URL)
 	}
 }
@@ -232,7 +225,7 @@ func TestFleetOfGo(t *testing.T) {
 	f := newFleet(t)
 	k := f.add("Go middleware", 0)
 	f.serve(k)
-	f.goReceivers(k, 50)
+	f.goReceivers(k, f.vault.Addr, 50)
 	f.send(fleetRate())
 	f.rotate(30)
 }
@@ -241,10 +234,11 @@ func TestFleetOfGo(t *testing.T) {
 // the command has returned. That it is a second at most is shown with a clock of its own in
 // the package webhook.
 func TestRevokeReaches(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	k := f.add("Go middleware and proxies", 0)
 	f.serve(k)
-	f.goReceivers(k, 10)
+	f.goReceivers(k, f.vault.Addr, 10)
 	f.proxies(k, 2)
 	leaked := f.server.KeyInForce(k.target.SdkAppID, string(k.target.Service))
 	answer := func(url, key string) int {

@@ -9,6 +9,7 @@ import (
 
 // TestHealth asks a daemon that is well, one that cannot read its store, none, and nobody.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)

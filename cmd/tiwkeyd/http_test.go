@@ -79,6 +79,7 @@ func (p *pages) await(addr, path string, code int, text string) {
 // configurations: no request fails, an open connection stays, what was counted stays, and
 // the address changes when it is told to.
 func TestPagesOverReloads(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	env := filepath.Join(t.TempDir(), "env")
@@ -201,6 +202,7 @@ func TestPagesOverReloads(t *testing.T) {
 // TestHealthWithVault: what the pages of a daemon tell while Vault is sealed, and while Tencent
 // refuses. None of them shows a key.
 func TestHealthWithVault(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	r := newRig(t)
 	r.useVault(v)
@@ -251,6 +253,7 @@ func TestHealthWithVault(t *testing.T) {
 
 // TestModest: the daemon takes one processor and, once it has read all, little memory, unless the environment says otherwise.
 func TestModest(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	p := r.pages()

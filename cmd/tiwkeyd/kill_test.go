@@ -1,3 +1,5 @@
+//go:build e2e
+
 package main
 
 import (
@@ -39,12 +41,14 @@ func leads() map[string]func(*rig) {
 // TestKilledAtEveryStep leads the daemon to every place between two steps and kills it there.
 // The next start must go on from what is in the store, and no callback be refused.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	atEveryStep(t, "KILL", func(*testing.T, *process, string) {})
 }
 
 // TestTerminatedAtEveryStep has it told to stop there: it finishes the step in hand, no more,
 // and ends by itself within its own limit (after which it would end with another status).
 func TestTerminatedAtEveryStep(t *testing.T) {
+	t.Parallel()
 	atEveryStep(t, "TERM", func(t *testing.T, d *process, place string) {
 		step, phase, _ := strings.Cut(place, ":")
 		_, after, _ := strings.Cut(d.String(), "TERM at "+place)
@@ -97,21 +101,11 @@ func atEveryStep(t *testing.T, signal string, check func(t *testing.T, d *proces
 	}
 }
 
-// rotated has one rotation done by a daemon that is stopped again, and its old key's grace pass.
-func (r *rig) rotated() {
-	d := r.daemon()
-	r.await("a first rotation", func() bool {
-		k := r.keyring()
-		return r.settled() && k != nil && len(k.Keys) == 2 && !k.RotatedAt.IsZero() // the store may not answer
-	})
-	d.signal(syscall.SIGTERM)
-	<-d.done
-}
-
 // TestStoppedBeforePush stops a daemon for longer than its push deadline between reading the
 // keyring and pushing, beside another daemon and a rotate command, and lets it go on: there
 // is one rotation and one Set call, and nothing is refused.
 func TestStoppedBeforePush(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	service := string(testTarget.Service)
 	r.server.SetKey(testTarget.SdkAppID, service, oldKey)
@@ -151,6 +145,7 @@ func TestStoppedBeforePush(t *testing.T) {
 // TestSeveralAtOnce has two daemons and a command begin at the same time: whoever comes
 // second joins the rotation of the first, and each rotation costs one Set call.
 func TestSeveralAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	r.load(200)

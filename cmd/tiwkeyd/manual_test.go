@@ -8,6 +8,7 @@ import (
 
 // TestManual has a page for every command that --help lists, and the same pages from the same source.
 func TestManual(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	first, second := t.TempDir(), t.TempDir()
 	for _, dir := range []string{first, second} {

@@ -64,6 +64,7 @@ func reduced(policy string) map[string]string {
 // and again with each capability taken away: then the rotation fails, or a replaced key can
 // still be read in an older version.
 func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	root := v.Client(v.Token).KVv2("secret")
 	whole := func(policy string) (string, bool) {
@@ -111,6 +112,7 @@ func TestLeastPrivilege(t *testing.T) {
 // TestPrivilegesEnd: neither the daemon nor a receiver reads outside the prefix, and a receiver
 // changes nothing.
 func TestPrivilegesEnd(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	root := v.Client(v.Token).KVv2("secret")
 	ctx := context.Background()
@@ -156,6 +158,7 @@ func TestPrivilegesEnd(t *testing.T) {
 // TestCAMPolicy: the policy allows what the daemon calls, each of it and nothing else; without
 // any of the actions a first rotation does not succeed.
 func TestCAMPolicy(t *testing.T) {
+	t.Parallel()
 	var policy struct {
 		Version   string
 		Statement []struct {

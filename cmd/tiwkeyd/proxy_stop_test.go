@@ -31,6 +31,7 @@ func (r *rig) hanging() (url string, inHand *atomic.Int32, let func()) {
 
 // TestProxyStops: told to, it finishes what is in hand, and takes nothing new.
 func TestProxyStops(t *testing.T) {
+	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		r := newRig(t)
 		k := r.newKey()
@@ -76,6 +77,7 @@ func TestProxyStops(t *testing.T) {
 // TestProxyStopsReading the keys only when nothing is in hand any more: a callback whose body
 // is still coming when it is told to stop may be signed with a key that it does not know yet.
 func TestProxyStopsReading(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k, next := r.newKey(), r.newKey()
 	r.put(testTarget, entry(k, rotator.Current))
@@ -112,6 +114,7 @@ func TestProxyStopsReading(t *testing.T) {
 
 // TestProxyStopTimeout: what is in hand for too long is given up, and it says so.
 func TestProxyStopTimeout(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
 	r.put(testTarget, entry(k, rotator.Current))
@@ -140,6 +143,7 @@ func TestProxyStopTimeout(t *testing.T) {
 
 // TestProxySignals: those that mean something to `run` do not end it.
 func TestProxySignals(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
 	r.put(testTarget, entry(k, rotator.Current))
@@ -156,6 +160,7 @@ func TestProxySignals(t *testing.T) {
 
 // TestProxyMonitoring is what /metrics, /healthz and /readyz tell.
 func TestProxyMonitoring(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
 	second := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
@@ -200,6 +205,7 @@ func TestProxyMonitoring(t *testing.T) {
 
 // TestProxyFlags: those that change what is handed on.
 func TestProxyFlags(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
 	r.put(testTarget, entry(k, rotator.Current))

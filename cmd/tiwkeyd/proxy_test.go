@@ -158,6 +158,7 @@ const readOnly = `path "secret/data/tiw/*" { capabilities = ["read"] }`
 
 // TestProxyKeys has the keys come from each of the places where they can be.
 func TestProxyKeys(t *testing.T) {
+	t.Parallel()
 	other := rotator.Target{SdkAppID: 1400000002, Service: rotator.OnlineRecord}
 	sameApp := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
 	v := vaulttest.Start(t)
@@ -227,6 +228,7 @@ func TestProxyKeys(t *testing.T) {
 // TestProxyRotation replaces keys without any time for receivers to learn of them, under a
 // load of callbacks: none is refused.
 func TestProxyRotation(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)
@@ -261,6 +263,7 @@ func TestProxyRotation(t *testing.T) {
 // TestProxyVaultAway: nobody is told that a callback is not genuine by a proxy that cannot
 // know. Keys that it holds stay in use whatever becomes of Vault.
 func TestProxyVaultAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)

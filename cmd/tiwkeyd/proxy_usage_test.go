@@ -21,6 +21,7 @@ func (r *rig) ended(args []string, env ...string) (string, int) {
 
 // TestProxyWrongUsage: all that is wrong is told at once, and nothing is contacted or served.
 func TestProxyWrongUsage(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var contacts atomic.Int32
 	here := r.standing(func(http.ResponseWriter, *http.Request) { contacts.Add(1) })

@@ -1,3 +1,5 @@
+//go:build e2e
+
 package main
 
 import (
@@ -24,6 +26,7 @@ func (r *rig) accepts() bool {
 // refused that a receiver checks by the keyring alone, and which key it ends with. The proxy and
 // the Go package, which remember the newer keyring, refuse none.
 func TestRestoredVault(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, onDrift string
 		gone          bool
@@ -34,6 +37,7 @@ func TestRestoredVault(t *testing.T) {
 		{"gone", "reassert", true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			v := vaulttest.StartCluster(t, 3).Nodes[0]
 			r := newRig(t)
 			r.useVault(v)
@@ -43,7 +47,7 @@ func TestRestoredVault(t *testing.T) {
 			receivers := f.add("Go middleware and proxy", 0)
 			d := r.daemon()
 			r.await("a first rotation", func() bool { return r.settled() && !r.keyring().RotatedAt.IsZero() })
-			f.goReceivers(receivers, 1)
+			f.goReceivers(receivers, v.Addr, 1)
 			f.proxies(receivers, 1)
 			f.send(40)
 			inBackup := r.server.KeyInForce(testTarget.SdkAppID, string(testTarget.Service))

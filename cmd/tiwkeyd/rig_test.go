@@ -68,6 +68,9 @@ func newRig(t testing.TB) *rig {
 	r.env = []string{"TEST_AS_TIWKEYD=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TZ=UTC", "TIWKEYD_TARGETS=" + testTarget.String(), "TIWKEYD_STORE=file://" + dir,
 		"TIWKEYD_PROPAGATION=" + propagation.String(), "TIWKEYD_SCHEDULE=@yearly", "TIWKEYD_LOG_LEVEL=debug", "TIWKEYD_GRACE=10m", "TIWKEYD_RECONCILE=1m", "TIWKEYD_HTTP_ADDR=",
 		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "TENCENTCLOUD_SECRET_ID=" + testID, "TENCENTCLOUD_SECRET_KEY=" + testKey, "GORACE=halt_on_error=1"}
+	if testing.CoverMode() != "" {
+		r.env = append(r.env, "GOCOVERDIR="+t.TempDir()) // or each process would print a warning
+	}
 	t.Cleanup(r.noSecretShows)
 	return r
 }
@@ -92,18 +95,23 @@ func (r *rig) useVault(v *vaulttest.Server) (tokenFile string) {
 		r.t.Fatal(err)
 	}
 	r.env = append(r.env, "TIWKEYD_STORE=vault", "VAULT_ADDR="+v.Addr, "VAULT_TOKEN_FILE="+tokenFile)
-	r.t.Setenv("VAULT_ADDR", v.Addr)
-	login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": v.Token}[name] })
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	s, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(s.Close)
-	r.store = s
+	r.store = storeIn(r.t, v.Addr, v.Token)
 	return tokenFile
+}
+
+// storeIn is a store of the test's own at a Vault.
+func storeIn(t testing.TB, address, token string) *vault.Store {
+	t.Helper()
+	login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": token}[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := vault.New(vault.Options{Address: address, Mount: "secret", Prefix: "tiw", Login: login})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
 }
 
 // readmePolicy is the policy that the README tells to use.

@@ -26,6 +26,7 @@ func (r *rig) statusJSON() targetStatus {
 
 // TestBusinessErrors has each of the six errors of the API page, one by one.
 func TestBusinessErrors(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.useVault(vaulttest.Start(t))
 	service := string(testTarget.Service)
@@ -86,6 +87,7 @@ func TestBusinessErrors(t *testing.T) {
 
 // TestFirstStart adopts a key, or starts without one.
 func TestFirstStart(t *testing.T) {
+	t.Parallel()
 	for name, key := range map[string]string{"with a key": oldKey, "without a key": ""} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -113,6 +115,7 @@ func TestFirstStart(t *testing.T) {
 // TestDoubtful has Tencent give no definite answer: rotate says that it is not settled, and
 // the next run settles it.
 func TestDoubtful(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	r.load(100)
@@ -133,6 +136,7 @@ func TestDoubtful(t *testing.T) {
 
 // TestRevokeAndNoWait are the two ways to rotate otherwise.
 func TestRevokeAndNoWait(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	r.rotated()
@@ -153,6 +157,7 @@ func TestRevokeAndNoWait(t *testing.T) {
 }
 
 func TestStatusTable(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	if out, code := r.run([]string{"status"}); code != 0 || !strings.Contains(out, "not adopted yet") {
@@ -174,4 +179,15 @@ func TestStatusTable(t *testing.T) {
 			t.Errorf("%v is settled", k)
 		}
 	}
+}
+
+// rotated has one rotation done by a daemon that is stopped again, and its old key's grace pass.
+func (r *rig) rotated() {
+	d := r.daemon()
+	r.await("a first rotation", func() bool {
+		k := r.keyring()
+		return r.settled() && k != nil && len(k.Keys) == 2 && !k.RotatedAt.IsZero() // the store may not answer
+	})
+	d.signal(syscall.SIGTERM)
+	<-d.done
 }

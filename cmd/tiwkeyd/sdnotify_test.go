@@ -88,6 +88,7 @@ func (s *supervisor) fed(r *rig, when string) {
 
 // TestSystemd follows a daemon from its start over reloads to its end.
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	s := newSupervisor(r)
@@ -137,6 +138,7 @@ func TestSystemd(t *testing.T) {
 
 // TestWatchdogAway: neither a store nor a Tencent that is away starves the watchdog.
 func TestWatchdogAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)
@@ -167,6 +169,7 @@ func TestWatchdogAway(t *testing.T) {
 
 // TestWatchdogStuck: an engine that does not get on is not kept alive.
 func TestWatchdogStuck(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	s := newSupervisor(r)
@@ -191,6 +194,7 @@ func TestWatchdogStuck(t *testing.T) {
 // TestWatchdogStopped: a process that is stopped does not feed, however long it is; one beside
 // it shows that time passes.
 func TestWatchdogStopped(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	s, beside := newSupervisor(r), newSupervisor(r)

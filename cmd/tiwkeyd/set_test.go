@@ -12,6 +12,7 @@ import (
 
 // TestSet gives a target settings of its own, in a real Vault, and takes them back.
 func TestSet(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.useVault(vaulttest.Start(t))
 	target := testTarget.String()
@@ -67,6 +68,7 @@ func TestSet(t *testing.T) {
 
 // TestSetRefuses has everything wrong that can be, and changes nothing.
 func TestSetRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	target := testTarget.String()
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

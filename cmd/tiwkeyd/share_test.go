@@ -4,6 +4,7 @@ import "testing"
 
 // TestShare: a daemon that sees another's rotation in the store takes turns with it at Tencent.
 func TestShare(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	env := []string{"TIWKEYD_PROPAGATION=1h", "TIWKEYD_RATE=20", "TIWKEYD_HTTP_ADDR=127.0.0.1:0"}
 	p, alone, two := r.pages(), "4.875", "9.75"

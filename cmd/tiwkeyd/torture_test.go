@@ -170,8 +170,7 @@ func (w *torture) receivers(ways *wires) {
 		to, url := ways.to("receiver", cluster.URL)
 		w.toReceiver = append(w.toReceiver, to)
 		if i < 2 {
-			w.t.Setenv("VAULT_ADDR", url)
-			w.goReceivers(w.app, 1)
+			w.goReceivers(w.app, url, 1)
 		} else {
 			w.env = append(w.env, "VAULT_ADDR="+url)
 			w.proxies(w.app, 1)
@@ -189,17 +188,7 @@ func (w *torture) anyNode() rotator.Store {
 		}
 	}}
 	for _, node := range w.cluster.Nodes {
-		w.t.Setenv("VAULT_ADDR", node.Addr)
-		login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": node.Token}[name] })
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		s, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		w.t.Cleanup(s.Close)
-		a.nodes = append(a.nodes, s)
+		a.nodes = append(a.nodes, storeIn(w.t, node.Addr, node.Token))
 	}
 	return a
 }

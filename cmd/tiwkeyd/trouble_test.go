@@ -17,6 +17,7 @@ import (
 // daemon. While the keyring cannot be written nothing is set at Tencent; when Vault is well
 // again the daemon goes on by itself.
 func TestVaultTrouble(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	r := newRig(t)
 	tokenFile := r.useVault(v)
@@ -81,6 +82,7 @@ func TestVaultTrouble(t *testing.T) {
 
 // TestSignals are those of a daemon.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	env := filepath.Join(t.TempDir(), "env")
@@ -130,6 +132,7 @@ func TestSignals(t *testing.T) {
 
 // TestMissedRun is made up for at start: the schedule's time passed while nobody ran.
 func TestMissedRun(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	r.rotated()
@@ -152,6 +155,7 @@ func TestMissedRun(t *testing.T) {
 
 // TestBadInputs: exit status 2, the variable named, nothing contacted.
 func TestBadInputs(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +212,7 @@ func TestBadInputs(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range []struct {
 		args []string
@@ -224,6 +229,7 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	out, code := r.run([]string{"demo", "--rotations", "4"})
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -238,6 +244,7 @@ func TestDemo(t *testing.T) {
 
 // TestNoCoreDump: the memory, which holds keys, is not written to disk at a crash.
 func TestNoCoreDump(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	d := r.daemon()

@@ -69,6 +69,7 @@ func (r *rig) verified(name, body string, args []string, env []string, code int,
 
 // TestVerify has the keys in the file store and in key files.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	current, pending, previous, transcode, never := r.newKey(), r.newKey(), r.newKey(), r.newKey(), r.newKey()
 	previousEntry := entry(previous, rotator.Previous)
@@ -163,6 +164,7 @@ func TestVerify(t *testing.T) {
 
 // TestVerifyWrongUsage has exit status 2, and 4 where the keys cannot be read.
 func TestVerifyWrongUsage(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
 	keyring, err := r.put(testTarget, entry(k, rotator.Current)).Encode()

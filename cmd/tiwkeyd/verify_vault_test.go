@@ -54,6 +54,7 @@ func (h *history) change(f func(*api.KVv2) error) {
 // TestVerifyRetired tells of a key that real rotations have retired, from the versions of the
 // keyring that Vault still has.
 func TestVerifyRetired(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	v := vaulttest.Start(t)
 	r.useVault(v)

@@ -1,3 +1,5 @@
+//go:build e2e
+
 package main
 
 import (
@@ -14,6 +16,7 @@ import (
 // TestFirstRotation does what docs/first-rotation.md does, command by command, on a Vault with
 // nothing in it, and compares what is printed with what the page shows.
 func TestFirstRotation(t *testing.T) {
+	t.Parallel()
 	const page = "../../docs/first-rotation.md"
 	text, err := os.ReadFile(page)
 	if err != nil {
@@ -104,8 +107,7 @@ func newWalk(t *testing.T) *walk {
 	must(os.WriteFile(filepath.Join(lastOf(r.env, "HOME"), ".vault-token"), []byte(v.Token), 0o600))
 	self, err := os.Executable()
 	must(err)
-	vault, err := vaulttest.Find()
-	must(err)
+	vault := vaulttest.Full.Need(t)
 	deploy, err := filepath.Abs("../../deploy")
 	must(err)
 	must(os.Mkdir(filepath.Join(w.dir, "bin"), 0o700))

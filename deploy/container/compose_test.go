@@ -188,10 +188,7 @@ func listen(t *testing.T, address string) net.Listener {
 // buildVault makes the image of the tests' Vault.
 func (h *host) buildVault() {
 	h.Helper()
-	program, err := vaulttest.Find()
-	if err != nil {
-		h.Fatal(err)
-	}
+	program := vaulttest.Full.Need(h.T)
 	context := filepath.Join(h.dir, "vault")
 	if err := errors.Join(os.MkdirAll(filepath.Join(context, "data"), 0o755), os.WriteFile(filepath.Join(context, "Containerfile"), []byte(vaultRecipe), 0o600)); err != nil {
 		h.Fatal(err)

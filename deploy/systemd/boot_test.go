@@ -29,10 +29,7 @@ func TestBooted(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("only root can boot a systemd: run this test as root")
 	}
-	vault, err := vaulttest.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
+	vault := vaulttest.ServerOnly.Need(t)
 	parts := t.TempDir()
 	for _, version := range []string{"1.0.0", "1.0.1"} {
 		run(t, "../debian/build", version, parts)

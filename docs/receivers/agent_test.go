@@ -20,10 +20,7 @@ import (
 func TestVaultAgent(t *testing.T) {
 	r := recipes()[0]
 	need(t, r.install, r.needs...)
-	program, err := vaulttest.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := vaulttest.Full.Need(t)
 	v := vaulttest.Start(t)
 	v.Policy("receiver", `path "secret/data/tiw/*" { capabilities = ["read"] }`)
 	role, secret := v.AppRole("receiver", "receiver", "1h", "1h")

@@ -36,9 +36,11 @@ const purgeReach = 256
 // JSON number as a float64, so that 2^53+1 would come back as 2^53 (seen with 1.21.0).
 const maxExact = 1 << 53
 
-// Options are a Store's settings. Vault's address, CA, namespace and the like come from the
+// Options are a Store's settings. Vault's CA, namespace and the like come from the
 // environment, as Vault's own library reads them.
 type Options struct {
+	Address string // a URL; by default that of VAULT_ADDR
+
 	Mount  string // of the KV v2 engine: "secret"
 	Prefix string // folder of the keyrings in it: "tiw"
 	Login  Login
@@ -65,6 +67,9 @@ func New(o Options) (*Store, error) {
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
+	}
+	if o.Address != "" {
+		cfg.Address = o.Address
 	}
 	for name, address := range map[string]string{"VAULT_ADDR": cfg.Address, "VAULT_AGENT_ADDR": cfg.AgentAddress} {
 		if err := CheckAddress(address); address != "" && err != nil {

@@ -26,22 +26,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	for _, name := range []string{"VAULT_TOKEN", "VAULT_NAMESPACE", "VAULT_CACERT", "VAULT_AUTH_METHOD"} {
+		_ = os.Unsetenv(name)
+	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
 }
 
 // open gives a store at an address, with the variables that choose the login.
 func open(t *testing.T, addr string, env map[string]string) (*Store, *logText) {
 	t.Helper()
-	for _, name := range []string{"VAULT_TOKEN", "VAULT_NAMESPACE", "VAULT_CACERT", "VAULT_AUTH_METHOD"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("VAULT_ADDR", addr)
 	login, err := LoginFromEnv(func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log logText
-	s, err := New(Options{Mount: "secret", Prefix: "tiw", Login: login, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	s, err := New(Options{Address: addr, Mount: "secret", Prefix: "tiw", Login: login, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}

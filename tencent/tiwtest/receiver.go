@@ -15,11 +15,13 @@ import (
 )
 
 // Receiver is a webhook receiver that sees the store late. It is as strict as can be: a
-// callback is accepted only if every view of the keyring that a receiver may still have at
-// that moment accepts it, from the newest one to the one that is just lag old.
+// callback is accepted only if every view of the keyring that a receiver may have had when
+// the callback was signed accepts it, from the newest one to the one that is just lag old.
 //
-// A view begins when the store says that it became readable, or, if the store was away then,
-// when a read first found it. So a test machine that is slow makes no receiver late.
+// No verdict depends on how fast the machine is. A callback from a [Sender] counts for the
+// moment at which it was signed, however long it was on its way. A view begins when the store
+// says that it became readable; only if the store was away then does it begin later, when the
+// store came back. A read that takes long is no outage: see readLimit.
 type Receiver struct {
 	lag  time.Duration
 	poll time.Duration
@@ -31,10 +33,10 @@ type Receiver struct {
 
 // watched is what a Receiver knows of one target.
 type watched struct {
-	views []view
-	away  bool          // the last read failed
-	began time.Time     // when the last read that succeeded was begun
-	more  chan struct{} // closed after the next read
+	views  []view
+	failed time.Time     // when the last read was begun, if it failed
+	began  time.Time     // when the last read that succeeded was begun
+	more   chan struct{} // closed after the next read
 }
 
 // view is what the keyring was from a moment on.
@@ -44,9 +46,15 @@ type view struct {
 	keyring *rotator.Keyring
 }
 
-// readTries is how many polls long a read may take; one that hangs is given up, or the
-// library behind the store would wait on past the store's return.
-const readTries = 4
+const (
+	// readLimit is how long the store may take to answer and is still there. It is what the
+	// engine takes for an outage, too: were it shorter, these receivers would count as later than
+	// the engine can know.
+	readLimit = 5 * time.Second
+	// unnoticed is how many polls long an outage may be and escape the engine, whose reads
+	// are further apart.
+	unnoticed = 8
+)
 
 // NewReceiver gives a Receiver whose views are up to lag old; it reads the store every poll.
 func NewReceiver(lag, poll time.Duration) *Receiver {
@@ -61,7 +69,7 @@ func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...ro
 	for {
 		for _, t := range targets {
 			began := time.Now()
-			read, cancel := context.WithTimeout(ctx, readTries*r.poll)
+			read, cancel := context.WithTimeout(ctx, readLimit)
 			s, err := store.Read(read, t)
 			cancel()
 			r.see(t, s, err, began)
@@ -82,15 +90,18 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 	close(w.more)
 	w.more = make(chan struct{})
 	if err != nil {
-		w.away = true
+		w.failed = began
 		return
 	}
 	from := s.Written
-	// The store may have come back while the last reads that failed were under way.
-	if came := began.Add(-2 * readTries * r.poll); (w.away || from.IsZero()) && came.After(from) {
+	// The store may have come back while the last read that failed was under way.
+	if came := w.failed.Add(-unnoticed * r.poll); !w.failed.IsZero() && came.After(from) {
 		from = came
 	}
-	w.away, w.began = false, began
+	if from.IsZero() {
+		from = began // the store does not say
+	}
+	w.failed, w.began = time.Time{}, began
 	if s.Keyring == nil || (len(w.views) > 0 && w.views[len(w.views)-1].version == s.Version) {
 		return
 	}
@@ -142,7 +153,11 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "expired", http.StatusUnauthorized)
 		return
 	}
-	if id, why := r.judge(req.Context(), t, c.Sign, c.ExpireTime); why != "" {
+	at, err := time.Parse(time.RFC3339Nano, req.Header.Get(signedAt))
+	if err != nil {
+		at = time.Now() // it comes from somewhere else
+	}
+	if id, why := r.judge(req.Context(), t, at, c.Sign, c.ExpireTime); why != "" {
 		http.Error(w, why, http.StatusUnauthorized)
 		return
 	} else if id != "" {
@@ -153,15 +168,14 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = fmt.Fprint(w, `{"error_code":0}`)
 }
 
-// judge gives the id of the key that verifies a signature in every view, or why not. What
-// the views known so far do not verify is judged once more, as of its own time, when a read
-// that was begun after it is done: it may have come before this receiver was told.
-func (r *Receiver) judge(ctx context.Context, t rotator.Target, sign string, expire int64) (id, why string) {
-	at := time.Now()
+// judge gives the id of the key that verifies a signature made at some moment in every view
+// of that moment, or why not. What the views known so far do not verify is judged once more
+// when a read that was begun later is done: it may have come before this receiver was told.
+func (r *Receiver) judge(ctx context.Context, t rotator.Target, at time.Time, sign string, expire int64) (id, why string) {
 	for {
 		r.mu.Lock()
 		w := r.source(t)
-		views, upToDate, more := slices.Clone(w.views), w.away || w.began.After(at), w.more
+		views, upToDate, more := slices.Clone(w.views), !w.failed.IsZero() || w.began.After(at), w.more
 		r.mu.Unlock()
 		id, why = r.verdict(views, at, sign, expire)
 		if why == "" || upToDate {
@@ -179,6 +193,9 @@ func (r *Receiver) verdict(views []view, at time.Time, sign string, expire int64
 	for i, v := range views {
 		if i+1 < len(views) && at.Sub(views[i+1].from) > r.lag {
 			continue // nobody is that late
+		}
+		if i > 0 && v.from.After(at) {
+			continue // nobody had it yet
 		}
 		if sign == "" && v.keyring.AcceptUnsigned {
 			continue

@@ -31,6 +31,10 @@ type Source struct {
 	Service string
 }
 
+// signedAt is the header with the moment at which a Sender signed a callback, for a
+// [Receiver]. Tencent sends no such header.
+const signedAt = "X-Tiwtest-Signed-At"
+
 // Sender sends callbacks as Tencent does: signed with the key that is in force at the moment
 // of sending, from the moment it is set; without Sign while there is none.
 type Sender struct {
@@ -130,10 +134,8 @@ func (s *Sender) send(n int) {
 	src := s.sources[n%len(s.sources)]
 	events := eventTypes[src.Service]
 	event := events[(n/len(s.sources))%len(events)]
-	key := s.server.KeyInForce(src.App, src.Service)
-	at := time.Now()
-	body := Callback(src.App, event, n, key, at.Add(callbackLife))
-	res, err := s.client.Post(s.url+"/"+src.Service, "application/json", bytes.NewReader(body))
+	key, at := s.server.inForceNow(src.App, src.Service)
+	res, err := s.post(src, at, Callback(src.App, event, n, key, at.Add(callbackLife)))
 	var detail []byte
 	if err == nil {
 		detail, _ = io.ReadAll(io.LimitReader(res.Body, 512))
@@ -158,6 +160,16 @@ func (s *Sender) send(n int) {
 				Status: res.StatusCode, Nth: s.server.ordinal(src, key), Detail: string(detail)})
 		}
 	}
+}
+
+func (s *Sender) post(src Source, signed time.Time, body []byte) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodPost, s.url+"/"+src.Service, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(signedAt, signed.UTC().Format(time.RFC3339Nano))
+	return s.client.Do(req)
 }
 
 // Callback is a callback's body; key "" leaves it unsigned.

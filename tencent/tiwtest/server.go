@@ -126,12 +126,18 @@ func (s *Server) SetKey(id int64, service, key string) {
 
 // KeyInForce gives the key that callbacks are signed with, "" if they are not.
 func (s *Server) KeyInForce(id int64, service string) string {
+	key, _ := s.inForceNow(id, service)
+	return key
+}
+
+// inForceNow is KeyInForce with a moment at which the key was in force.
+func (s *Server) inForceNow(id int64, service string) (key string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.apps[id]; a != nil {
-		return a.keys[service]
+		key = a.keys[service]
 	}
-	return ""
+	return key, time.Now()
 }
 
 // RefuseAlways answers every call of a verb ("Set" or "Describe") about an application with

@@ -33,12 +33,11 @@ func open(t *testing.T, v *vaulttest.Server, policy string) (*vault.Store, strin
 		v.Policy(name, policy)
 		token = v.NewToken(name, "2h")
 	}
-	t.Setenv("VAULT_ADDR", v.Addr)
 	login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": token}[name] })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := vault.New(vault.Options{Mount: "secret", Prefix: "tiw", Login: login})
+	s, err := vault.New(vault.Options{Address: v.Addr, Mount: "secret", Prefix: "tiw", Login: login})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,10 @@
 // Package vaulttest starts real Vault servers for tests: one alone, or a raft cluster, on
-// free loopback ports. The program is `vault` from PATH where there is one (1.12 or newer),
-// else one built once from its Go module into the user's cache.
+// free loopback ports.
+//
+// The server is `vault` from PATH where there is one (1.12 or newer), else a smaller program
+// around Vault's own code ([./server]) that `make vault` builds into the user's cache. The
+// few tests that need the command line or the agent use the whole program, which `make
+// vault-full` builds.
 package vaulttest
 
 import (
@@ -10,33 +14,63 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // Version is the one that is built; the module beside this package names it too.
 const Version = "1.21.0"
 
-// BuiltPath is where the built program is kept.
-func BuiltPath() (string, error) {
+// Program is one of the two that can be built.
+type Program struct {
+	Name    string // of the folder that it is kept in, after the version
+	Package string // that it is built from, in the module beside this package
+	Target  string // of make
+	Takes   string // to build on two quiet cores
+}
+
+// The server alone, and the whole program.
+var (
+	ServerOnly = Program{"-server", ".", "vault", "three minutes"}
+	Full       = Program{"", "github.com/hashicorp/vault", "vault-full", "ten minutes"}
+)
+
+// Path is where the built program is kept.
+func (p Program) Path() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the user's cache directory: %w", err)
 	}
-	return filepath.Join(cache, "tiwkeyd", "vault-"+Version, "vault"), nil
+	return filepath.Join(cache, "tiwkeyd", "vault-"+Version+p.Name, "vault"), nil
 }
 
-// Find gives the program to use. Its error says what mends it.
-func Find() (string, error) {
+// Find gives the program to use: `vault` from PATH, or p. The error says which command
+// builds p.
+func (p Program) Find() (string, error) {
 	if path, err := exec.LookPath("vault"); err == nil && newEnough(path) {
 		return path, nil
 	}
-	path, err := BuiltPath()
+	path, err := p.Path()
 	if err != nil {
 		return "", err
 	}
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("there is no Vault to test with (neither on PATH nor built): run `make vault`, which takes about twelve minutes on two cores, once")
+		return "", fmt.Errorf("there is no Vault to test with, neither on PATH nor built: run `make %s` once, which takes about %s on two cores", p.Target, p.Takes)
 	}
 	return path, nil
+}
+
+// Need is Find for a test: without the program the test fails. In a short run, which needs
+// no Vault, the test is skipped.
+func (p Program) Need(tb testing.TB) string {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("needs a Vault server: runs with `make test`")
+	}
+	path, err := p.Find()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
 }
 
 // newEnough reads "Vault v1.21.0 (…), built …".

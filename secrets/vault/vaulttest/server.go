@@ -56,10 +56,7 @@ func StartEmpty(tb testing.TB) *Server {
 
 func newServer(tb testing.TB, dir, storage string) *Server {
 	tb.Helper()
-	program, err := Find()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	program := ServerOnly.Need(tb)
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		tb.Fatal(err)
