@@ -118,6 +118,7 @@ func TestHugeBody(t *testing.T) {
 // TestIdleConnections: ten thousand connections on which nothing comes, or half a request, are
 // held while they may be, and genuine callbacks pass.
 func TestIdleConnections(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	p, address, genuine := guarded(t)
 	const connections = 10_000

@@ -146,6 +146,7 @@ func TestEnrollFile(t *testing.T) {
 // TestEnrollKilled: an enrollment that was killed in the middle goes on when it is run again, and what was
 // enrolled before is left as it was.
 func TestEnrollKilled(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	var apps []int64
 	var args []string

@@ -19,6 +19,7 @@ import (
 // is set at Tencent that could not be written first, and it goes on when the disk is mended.
 // It runs in a mount namespace of its own, on a small file system.
 func TestFileStoreTrouble(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	if os.Getenv("TEST_ON_SMALL_DISK") == "" {
 		inMountNamespace(t, io.Discard)

@@ -79,6 +79,7 @@ func (p *pages) await(addr, path string, code int, text string) {
 // configurations: no request fails, an open connection stays, what was counted stays, and
 // the address changes when it is told to.
 func TestPagesOverReloads(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

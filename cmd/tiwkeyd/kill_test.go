@@ -1,5 +1,3 @@
-//go:build e2e
-
 package main
 
 import (
@@ -41,6 +39,7 @@ func leads() map[string]func(*rig) {
 // TestKilledAtEveryStep leads the daemon to every place between two steps and kills it there.
 // The next start must go on from what is in the store, and no callback be refused.
 func TestKilledAtEveryStep(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	atEveryStep(t, "KILL", func(*testing.T, *process, string) {})
 }
@@ -48,6 +47,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 // TestTerminatedAtEveryStep has it told to stop there: it finishes the step in hand, no more,
 // and ends by itself within its own limit (after which it would end with another status).
 func TestTerminatedAtEveryStep(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	atEveryStep(t, "TERM", func(t *testing.T, d *process, place string) {
 		step, phase, _ := strings.Cut(place, ":")
@@ -105,6 +105,7 @@ func atEveryStep(t *testing.T, signal string, check func(t *testing.T, d *proces
 // keyring and pushing, beside another daemon and a rotate command, and lets it go on: there
 // is one rotation and one Set call, and nothing is refused.
 func TestStoppedBeforePush(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	service := string(testTarget.Service)
@@ -145,6 +146,7 @@ func TestStoppedBeforePush(t *testing.T) {
 // TestSeveralAtOnce has two daemons and a command begin at the same time: whoever comes
 // second joins the rotation of the first, and each rotation costs one Set call.
 func TestSeveralAtOnce(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

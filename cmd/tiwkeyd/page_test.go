@@ -71,6 +71,7 @@ func (v *visitor) rotate(t rotator.Target) (int, string) {
 // TestStatusPage: a daemon's page shows the ids of its keys, has a key rotated for whoever has
 // the token, through reloads, and takes another token with one.
 func TestStatusPage(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	const first, second = "CANARY-first-token-of-the-page", "CANARY-second-token-of-the-page"
 	r := newRig(t)

@@ -57,6 +57,7 @@ func certificate(t *testing.T, certFile, keyFile string, serial int64, between f
 // TestProxyTLS serves HTTPS with a certificate that is replaced while it runs, before a
 // receiver that itself is served by HTTPS.
 func TestProxyTLS(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()

@@ -87,6 +87,7 @@ func TestBusinessErrors(t *testing.T) {
 
 // TestFirstStart adopts a key, or starts without one.
 func TestFirstStart(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for name, key := range map[string]string{"with a key": oldKey, "without a key": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -115,6 +116,7 @@ func TestFirstStart(t *testing.T) {
 // TestDoubtful has Tencent give no definite answer: rotate says that it is not settled, and
 // the next run settles it.
 func TestDoubtful(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
@@ -136,6 +138,7 @@ func TestDoubtful(t *testing.T) {
 
 // TestRevokeAndNoWait are the two ways to rotate otherwise.
 func TestRevokeAndNoWait(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

@@ -88,6 +88,7 @@ func (s *supervisor) fed(r *rig, when string) {
 
 // TestSystemd follows a daemon from its start over reloads to its end.
 func TestSystemd(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
@@ -169,6 +170,7 @@ func TestWatchdogAway(t *testing.T) {
 
 // TestWatchdogStuck: an engine that does not get on is not kept alive.
 func TestWatchdogStuck(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
@@ -194,6 +196,7 @@ func TestWatchdogStuck(t *testing.T) {
 // TestWatchdogStopped: a process that is stopped does not feed, however long it is; one beside
 // it shows that time passes.
 func TestWatchdogStopped(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

@@ -15,6 +15,7 @@ import (
 // whoever stops it waits. It ends by itself: in good order if the step can be broken off,
 // and with another status if it is stuck. The next start goes on.
 func TestStopLimit(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	goesOn := func(r *rig, before string) {
 		r.t.Helper()

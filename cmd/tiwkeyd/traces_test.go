@@ -18,6 +18,7 @@ import (
 // TestTraces: a daemon sends a trace for each rotation, and what is left of it at its end. No
 // key is in it.
 func TestTraces(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)

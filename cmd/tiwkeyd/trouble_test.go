@@ -82,6 +82,7 @@ func TestVaultTrouble(t *testing.T) {
 
 // TestSignals are those of a daemon.
 func TestSignals(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
@@ -132,6 +133,7 @@ func TestSignals(t *testing.T) {
 
 // TestMissedRun is made up for at start: the schedule's time passed while nobody ran.
 func TestMissedRun(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
@@ -229,6 +231,7 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	r := newRig(t)
 	out, code := r.run([]string{"demo", "--rotations", "4"})

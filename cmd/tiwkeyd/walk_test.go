@@ -1,5 +1,3 @@
-//go:build e2e
-
 package main
 
 import (
@@ -97,7 +95,7 @@ func newWalk(t *testing.T) *walk {
 	w.real = strings.NewReplacer(vaultAddr, v.Addr)
 	w.shown = strings.NewReplacer(v.Addr, vaultAddr, r.server.URL, endpoint)
 	r.env = []string{"TEST_AS_TIWKEYD=1", "TEST_PROPAGATION=" + propagation.String(), "HOME=" + lastOf(r.env, "HOME"), "TZ=UTC", "TIWKEYD_LOG_LEVEL=error",
-		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "PATH=" + filepath.Join(w.dir, "bin") + ":" + os.Getenv("PATH"), "GORACE=halt_on_error=1"}
+		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "PATH=" + filepath.Join(w.dir, "bin") + ":" + os.Getenv("PATH"), noRaceSleep}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

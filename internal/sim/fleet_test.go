@@ -243,6 +243,7 @@ func (f *fleet) seal(d time.Duration) {
 // TestPartition cuts off one of five daemons in the middle of a rotation of all applications: its
 // share waits for its lease to end, and for its turn within the limit.
 func TestPartition(t *testing.T) {
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := 300
 		if os.Getenv("TIWKEYD_SIM_FLEETS") != "" {

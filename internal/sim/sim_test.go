@@ -17,7 +17,7 @@ import (
 // options of the nth world.
 func options(seed uint64) Options { return Options{Seed: seed, Replicas: 1 + int(seed%5)} }
 
-// TestSimulation has ten thousand rotations go on in worlds full of mishaps.
+// TestSimulation has ten thousand rotations go on in worlds full of mishaps, a thousand in a short run.
 // TIWKEYD_SIM_ROTATIONS sets how many, TIWKEYD_SIM_SEED shows one world.
 func TestSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a world is small: half the time went into collecting it
@@ -27,6 +27,9 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	wanted := int64(10_000)
+	if testing.Short() {
+		wanted = 1000
+	}
 	if s := os.Getenv("TIWKEYD_SIM_ROTATIONS"); s != "" {
 		wanted = number(t, s)
 	}
@@ -59,6 +62,14 @@ func TestSimulation(t *testing.T) {
 		seed.Load(), rotations.Load(), rolledBack.Load(), mishaps.Load(), events.Load(), float64(rotations.Load())/took, float64(events.Load())/took)
 	if rolledBack.Load() < rotations.Load()/20 || mishaps.Load() < rotations.Load() {
 		t.Error("too little goes wrong")
+	}
+}
+
+// slow marks a test that takes seconds, which a short run leaves out.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds: runs with `make test`")
 	}
 }
 
@@ -136,6 +147,7 @@ func hunt(m Mutant) (o Options, events int, found bool) {
 
 // TestShrink: of what goes wrong in a world most has nothing to do with the violation.
 func TestShrink(t *testing.T) {
+	slow(t)
 	o, _, found := hunt(OneClock)
 	if !found {
 		t.Fatal("there is nothing to make small")

@@ -10,6 +10,7 @@ import (
 // TestWave has replicas rotate thousands of targets at one moment, which takes longer than their leases:
 // how much of Tencent's limit is used, how many calls it refuses, and what each rotation costs.
 func TestWave(t *testing.T) {
+	slow(t)
 	for _, r := range []struct {
 		members, targets int
 		used, looks      float64

@@ -79,6 +79,7 @@ func (l *ledger) await(t *testing.T, n int) {
 // write that was acknowledged is lost, no version has two winners, and the writers go on by
 // themselves.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	c := vaulttest.StartCluster(t, 3)
 	root := c.Nodes[0].Client(c.Nodes[0].Token)
 	if _, err := root.Logical().Write("secret/config", map[string]any{"max_versions": 100_000}); err != nil {

@@ -17,6 +17,7 @@ import (
 // TestConnectionsAreKept: as many requests as an engine makes at a time use the same connections again
 // and again.
 func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	to, err := url.Parse(v.Addr)
 	if err != nil {

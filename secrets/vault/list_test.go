@@ -16,6 +16,7 @@ import (
 
 // TestTargets lists what a real Vault has.
 func TestTargets(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	s, _ := open(t, v.Addr, map[string]string{"VAULT_TOKEN": v.Token})
 	s.prefix = "listed"

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +10,11 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/storetest"
@@ -165,6 +168,7 @@ func TestCloseWithVaultHanging(t *testing.T) {
 	if _, err := s.session.ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { awaitNoRenewal(t) })
 	hang.Store(true)
 	<-reached // a renewal is under way
 	if s.session.acquireLock(t.Context()) != nil {
@@ -177,6 +181,24 @@ func TestCloseWithVaultHanging(t *testing.T) {
 	}
 	s.session.releaseLock()
 	s.Close() // or the test hangs
+}
+
+// awaitNoRenewal waits for the library's last retry of a renewal, which takes no context.
+func awaitNoRenewal(t *testing.T) {
+	t.Helper()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	for stacks := make([]byte, 1<<20); ; {
+		n := runtime.Stack(stacks, true)
+		if !bytes.Contains(stacks[:n], []byte("api.(*LifetimeWatcher)")) {
+			return
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-limit.C:
+			t.Fatalf("a renewal never ends:\n%s", stacks[:n])
+		}
+	}
 }
 
 // ownWriteRespelt loses the answer to a write whose unknown members Vault gives back in

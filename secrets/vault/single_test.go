@@ -12,6 +12,7 @@ import (
 // TestSingle: nothing but the last version can be read after Purge, whatever the mount and the secret
 // keep, and while that changes; where Vault keeps one version, nothing is destroyed.
 func TestSingle(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	v.Policy("single", `path "secret/data/tiw/*" { capabilities = ["create", "read", "update"] }
 path "secret/metadata/tiw/*" { capabilities = ["list", "read"] }

@@ -73,6 +73,7 @@ path "secret/destroy/tiw/*" { capabilities = ["update"] }`
 
 // fixture is one server for the tests that leave it as it was.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	v.Policy("tiwkeyd", policy)
 	token := v.NewToken("tiwkeyd", "1h")
