@@ -37,6 +37,8 @@ test: vault ## 3 min: everything, with a real Vault and the race detector
 
 e2e: vault vault-full ## 3 min: daemons killed at every step under callback load, fleets, a restored Vault
 	$(GO) test $(RACE) $(AT_ONCE) -timeout 30m -run '$(E2E)' ./cmd/tiwkeyd
+	PATH="$$(dirname "$$($(GO) run ./secrets/vault/vaulttest/fetch -full | sed -n 's/^Vault for the tests: //p')"):$$PATH" \
+	  $(GO) test -timeout 30m ./secrets/vault # against the whole program, so that the small one does not drift
 
 slow: vault vault-full ## 6 min: runs all of that and lists each package's slowest tests
 	{ $(GO) test -json $(RACE) $(AT_ONCE) -timeout 30m -skip '$(SEARCHES)' ./...; \

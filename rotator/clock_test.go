@@ -10,6 +10,7 @@ import (
 // TestLookIsAsOldAsEitherClock: the machine sleeps for longer than its clock is then set back, so
 // that no clock went back. What it saw before does not prove that the old key may go by now.
 func TestLookIsAsOldAsEitherClock(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -33,6 +34,7 @@ func TestLookIsAsOldAsEitherClock(t *testing.T) {
 // TestClockWasBehind: whoever saw a key taken back while its clock was hours behind has not
 // seen it so for hours once the clock is right.
 func TestClockWasBehind(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -80,6 +82,7 @@ func (p slowPurge) Purge(ctx context.Context, t Target, version int64) error {
 // TestClockSetRightDuringAVisit has a clock that was hours behind at the read be right at the
 // decision: a key that was taken back this second was not taken back hours ago.
 func TestClockSetRightDuringAVisit(t *testing.T) {
+	t.Parallel()
 	for _, during := range []string{"look", "purge"} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
@@ -108,6 +111,7 @@ func TestClockSetRightDuringAVisit(t *testing.T) {
 // TestClockAheadForOneAnswer has the clock be a year ahead when an answer comes, and right
 // again before the next visit: nothing waits for that year to pass.
 func TestClockAheadForOneAnswer(t *testing.T) {
+	t.Parallel()
 	foreign := func(m *memory) { m.inForce[targets(1)[0]] = keyF }
 	for name, begin := range map[string]func(m *memory, ahead func()){
 		"look":     func(m *memory, ahead func()) { m.onLook = ahead },
@@ -139,6 +143,7 @@ func tailOf(s string) string { return s[max(0, len(s)-1500):] }
 
 // TestDeadlineByEitherClock: whichever says so first.
 func TestDeadlineByEitherClock(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := NewSystemClock()
 		time.Sleep(time.Minute)

@@ -21,6 +21,7 @@ const golden = `{"accept":["CANARYcur","CANARYpend","CANARYprev"],"callback_key"
 	`"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push"}`
 
 func TestGolden(t *testing.T) {
+	t.Parallel()
 	k, err := DecodeKeyring(codecTarget, []byte(golden))
 	if err != nil {
 		t.Fatal(err)
@@ -38,6 +39,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestDerivedMembersAreDerived(t *testing.T) {
+	t.Parallel()
 	text := strings.Replace(golden, `"accept":["CANARYcur","CANARYpend","CANARYprev"],"callback_key":"CANARYcur"`, `"accept":["other"],"callback_key":"other"`, 1)
 	k, err := DecodeKeyring(codecTarget, []byte(text))
 	if err != nil {
@@ -55,6 +57,7 @@ func TestDerivedMembersAreDerived(t *testing.T) {
 }
 
 func TestStrictDecoding(t *testing.T) {
+	t.Parallel()
 	sub := func(old, replacement string) string {
 		if !strings.Contains(golden, old) {
 			t.Fatalf("%s is not in the golden text", old)
@@ -120,6 +123,7 @@ func TestStrictDecoding(t *testing.T) {
 
 // TestRepeatedNames tells names that are repeated from those that only look so.
 func TestRepeatedNames(t *testing.T) {
+	t.Parallel()
 	for text, repeated := range map[string]bool{
 		`{"a":1,"b":1}`: false, `{"a":1,"a":1}`: true, `{"a":{"a":1},"b":{"a":1}}`: false, `{"a":{"b":1,"b":1}}`: true,
 		`[{"a":1},{"a":1}]`: false, `[{"a":1},[{"a":1,"c":2,"a":1}]]`: true, `{"a":1,"A":1}`: false, `{"a":1,"\u0061":1}`: true,
@@ -133,6 +137,7 @@ func TestRepeatedNames(t *testing.T) {
 }
 
 func TestEncodeRefusesWhatIsNoKeyring(t *testing.T) {
+	t.Parallel()
 	for name, k := range map[string]*Keyring{
 		"no target": {Keys: []Entry{{Key: NewKey("a", "b"), State: Current}}},
 		"no id":     {Target: codecTarget, Keys: []Entry{{Key: NewKey("", "CANARY"), State: Current}}},
@@ -145,6 +150,7 @@ func TestEncodeRefusesWhatIsNoKeyring(t *testing.T) {
 }
 
 func TestCloneSharesNothing(t *testing.T) {
+	t.Parallel()
 	k, err := DecodeKeyring(codecTarget, []byte(golden))
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +189,7 @@ func FuzzDecodeKeyring(f *testing.F) {
 
 // TestWhatIsGoneIsNotWrittenAgain decodes and encodes, and then takes members away.
 func TestWhatIsGoneIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
 	k, err := DecodeKeyring(codecTarget, []byte(strings.Replace(golden, `"schema":1`, `"schema":1,"accept_unsigned":true`, 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -205,6 +212,7 @@ func TestWhatIsGoneIsNotWrittenAgain(t *testing.T) {
 }
 
 func TestNullIsAbsence(t *testing.T) {
+	t.Parallel()
 	k, err := DecodeKeyring(codecTarget, []byte(`{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","keys":[{"id":"c","value":"v","state":"current","push_after":null}],"rotation":null,"accept_unsigned":null}`))
 	if err != nil || k.Rotation != nil {
 		t.Fatalf("%v", err)

@@ -27,6 +27,7 @@ func reading(t *testing.T, e *Engine) func(target Target, want ...string) {
 // TestShare: an engine tells how many replicas there are, as far as it has noticed, and which of them it
 // is, until they are not seen any more or have left a rotation behind.
 func TestShare(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, ts, _ := fleet(t, 8, 5, nil)
 		read := reading(t, e)
@@ -71,6 +72,7 @@ func TestShare(t *testing.T) {
 // TestShareInAWave: whose leases have passed is still there while it goes on with what it has in hand, and
 // not when somebody else takes that over.
 func TestShareInAWave(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, ts, _ := fleet(t, 4, 5, nil)
 		read := reading(t, e)
@@ -156,6 +158,7 @@ func TestShareInAWave(t *testing.T) {
 
 // TestGoneOn has a row for each way on from a rotation in hand.
 func TestGoneOn(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	p.Owner = "a"
 	before := settled().s.Keyring
@@ -183,6 +186,7 @@ func TestGoneOn(t *testing.T) {
 // TestBusy: for how long a replica is taken to go on goes by when it wrote, as the store tells, but never by a time
 // that has yet to come.
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	_, e, ts, _ := fleet(t, 1, 5, nil)
 	p := tablePolicy
 	p.Owner = "a"

@@ -18,6 +18,7 @@ func running(e *Engine, ts []Target) (stop func()) {
 }
 
 func TestRunRotatesOnSchedule(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(20)
 		e, _ := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }, nil)
@@ -41,6 +42,7 @@ func TestRunRotatesOnSchedule(t *testing.T) {
 }
 
 func TestAskWakesAndIsNotLost(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(2)
 		for _, target := range ts {
@@ -73,6 +75,7 @@ func TestAskWakesAndIsNotLost(t *testing.T) {
 // TestStopFinishesTheStep stops the engine while a request is under way: it is waited for,
 // but not for longer than stopLimit.
 func TestStopFinishesTheStep(t *testing.T) {
+	t.Parallel()
 	for slow, finished := range map[time.Duration]bool{time.Second: true, time.Minute: false} {
 		synctest.Test(t, func(t *testing.T) {
 			m, ts := newMemory(), targets(1)
@@ -94,6 +97,7 @@ func TestStopFinishesTheStep(t *testing.T) {
 
 // TestReplicas has three engines on one target: one rotation is one Set call.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		m.adoptedKey(ts[0], "value")
@@ -120,6 +124,7 @@ func TestReplicas(t *testing.T) {
 // TestOwnerGoesAwayAfterSetting has it vanish between the setting and the commit: whoever
 // takes over, and looked before, does not set the key again.
 func TestOwnerGoesAwayAfterSetting(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		m.adoptedKey(ts[0], "value")
@@ -142,6 +147,7 @@ func TestOwnerGoesAwayAfterSetting(t *testing.T) {
 // TestOwnerGoesAway has the replica that began a rotation vanish: another takes it over when
 // the lease has passed.
 func TestOwnerGoesAway(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		m.adoptedKey(ts[0], "value")

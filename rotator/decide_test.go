@@ -61,6 +61,7 @@ func first() *situation {
 }
 
 func TestDecide(t *testing.T) {
+	t.Parallel()
 	type row struct {
 		name string
 		c    *situation
@@ -280,6 +281,7 @@ func TestDecide(t *testing.T) {
 
 // TestDecideTellsWhose: an operator has to know whether a hand that is not ours was at work.
 func TestDecideTellsWhose(t *testing.T) {
+	t.Parallel()
 	for why, key := range map[string]Key{"a late request brought an older key back": keyV, "a foreign key, or none, is in force": keyF} {
 		c := previous()
 		c.o.Key = key

@@ -8,6 +8,7 @@ import (
 )
 
 func TestEnroll(t *testing.T) {
+	t.Parallel()
 	doubt := &APIError{Class: Doubtful, Code: "InternalError"}
 	for _, r := range []struct {
 		name    string

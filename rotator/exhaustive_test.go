@@ -101,6 +101,7 @@ func TestExhaustive(t *testing.T) {
 
 // TestExhaustiveFinds: that nothing is found means something only if it would be.
 func TestExhaustiveFinds(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		s    *scenario
@@ -167,6 +168,7 @@ func TestExhaustiveFinds(t *testing.T) {
 // TestExhaustiveFingerprint: worlds that are taken to be the same go on in the same way. Some are looked
 // at in each scenario, and more with TIWKEYD_EXHAUSTIVE=full.
 func TestExhaustiveFingerprint(t *testing.T) {
+	t.Parallel()
 	enough := 3_000
 	if full {
 		enough = 300_000

@@ -43,6 +43,7 @@ func (s *strict) SetKey(ctx context.Context, t Target, k Key) (string, error) {
 }
 
 func TestPushIsFenced(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		took   []time.Duration
 		reason Reason
@@ -120,6 +121,7 @@ func (d deposed) Write(context.Context, Target, *Keyring, int64) (int64, error) 
 // TestOldReadsSetNothing: who is told of an old keyring finds a foreign key in force, or a
 // pending one to be set, and sets neither.
 func TestOldReadsSetNothing(t *testing.T) {
+	t.Parallel()
 	for name, was := range map[string]*Keyring{
 		"a current key": settled().s.Keyring,
 		"a pending key": pending().s.Keyring,
@@ -150,6 +152,7 @@ func TestOldReadsSetNothing(t *testing.T) {
 // TestSetIsConfirmed: the write that confirms the keyring changes nothing in it, and takes no longer
 // than a read may before the key is set.
 func TestSetIsConfirmed(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		k    *Keyring
 		took time.Duration
@@ -177,6 +180,7 @@ func TestSetIsConfirmed(t *testing.T) {
 // TestLookIsAsOldAsItsRequest has a key's time end while Tencent is asked: that look does not
 // prove that nothing older came after it.
 func TestLookIsAsOldAsItsRequest(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -193,6 +197,7 @@ func TestLookIsAsOldAsItsRequest(t *testing.T) {
 
 // TestBlindProofIsAsOldAsItsRequest: where Set's answer has to serve as the look.
 func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		key := m.adoptedKey(target, "value")
@@ -213,6 +218,7 @@ func TestBlindProofIsAsOldAsItsRequest(t *testing.T) {
 // TestPreviousSinceTheWrite: a write that was held up became readable at its end. What it left
 // as it was has been so since it was first seen.
 func TestPreviousSinceTheWrite(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -242,6 +248,7 @@ func TestPreviousSinceTheWrite(t *testing.T) {
 
 // TestPreviousAgain: a key that was current in between has not been a replaced one all the time.
 func TestPreviousAgain(t *testing.T) {
+	t.Parallel()
 	ring := func(until time.Time) *Keyring {
 		return &Keyring{Keys: []Entry{{Key: keyV, State: Previous, AcceptUntil: until}}}
 	}
@@ -265,6 +272,7 @@ func (d doubting) SetKey(ctx context.Context, t Target, k Key) (string, error) {
 }
 
 func TestDoubtIsLookedInto(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")

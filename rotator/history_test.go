@@ -7,6 +7,7 @@ import (
 
 // TestHistory ends rotations in each way and looks at what is remembered of them.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	k := pending().s.Keyring
 	k.Rotation.StartedAt = minute(-7)
@@ -49,6 +50,7 @@ func same(a, b Past) bool {
 
 // TestHistoryIsBounded remembers a year of rotations, often and seldom.
 func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
 	for every, want := range map[time.Duration]int{time.Hour: historyLength, 24 * time.Hour: 31, 90 * 24 * time.Hour: 1} {
 		var h []Past
 		for at := t0; at.Before(t0.AddDate(1, 0, 0)); at = at.Add(every) {

@@ -15,6 +15,7 @@ const canary = "CANARYcanaryCANARYcanaryCANARYcanary"
 
 // TestKeyNeverShows prints keys in every way and place.
 func TestKeyNeverShows(t *testing.T) {
+	t.Parallel()
 	k := NewKey("public", canary)
 	type hidden struct {
 		key  Key
@@ -69,6 +70,7 @@ func TestKeyNeverShows(t *testing.T) {
 }
 
 func TestKeyEqual(t *testing.T) {
+	t.Parallel()
 	a, b := NewKey("1", "value"), NewKey("2", "value")
 	for _, c := range []struct {
 		x, y Key
@@ -81,6 +83,7 @@ func TestKeyEqual(t *testing.T) {
 }
 
 func TestGenerateKey(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{-1, 0, 31, 65, 1000} {
 		if _, err := GenerateKey(nil, n); err == nil {
 			t.Errorf("length %d is accepted", n)
@@ -108,6 +111,7 @@ func TestGenerateKey(t *testing.T) {
 // TestRejectionSampling feeds every byte value twice: 248 of them give each character four times,
 // and the last eight, which would favour the first characters, none.
 func TestRejectionSampling(t *testing.T) {
+	t.Parallel()
 	all := make([]byte, 0, 4*256)
 	for range 4 {
 		for b := 255; b >= 0; b-- {
@@ -126,6 +130,7 @@ func TestRejectionSampling(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
+	t.Parallel()
 	k := NewKey("public", canary)
 	if got := Redact("a "+canary+" b \xff", k, Key{}); got != "a [public] b ?" {
 		t.Errorf("%q", got)
@@ -134,6 +139,7 @@ func TestRedact(t *testing.T) {
 
 // TestRejectedBytes has bytes that would favour a character come first.
 func TestRejectedBytes(t *testing.T) {
+	t.Parallel()
 	random := append(bytes.Repeat([]byte{248, 255}, 40), make([]byte, 400)...)
 	if got, err := randomString(bytes.NewReader(random), 8); err != nil || got != "00000000" {
 		t.Errorf("%q, %v", got, err)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestPolicyOf(t *testing.T) {
+	t.Parallel()
 	p := &Policy{Grace: time.Hour, Propagation: 6 * time.Minute, Reconcile: time.Minute}
 	for i, r := range []struct {
 		o                  *Overrides
@@ -34,6 +35,7 @@ func TestPolicyOf(t *testing.T) {
 }
 
 func TestOverridesValidate(t *testing.T) {
+	t.Parallel()
 	p := &Policy{Propagation: 6 * time.Minute}
 	for _, r := range []struct {
 		o    Overrides
@@ -64,6 +66,7 @@ func TestOverridesValidate(t *testing.T) {
 }
 
 func TestOverridesStored(t *testing.T) {
+	t.Parallel()
 	target := targets(1)[0]
 	k := &Keyring{Target: target, Keys: []Entry{{Key: keyC, State: Current}}}
 	o := Overrides{Schedule: "@daily", Grace: time.Hour, Propagation: 10 * time.Minute, Paused: true}
@@ -110,6 +113,7 @@ func overridden(t *testing.T, o Overrides) (*memory, *Engine, Target, func() str
 
 // TestPaused: nothing begins by itself, also not what was rolled back; who asks by name is served.
 func TestPaused(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, target, _ := overridden(t, Overrides{Paused: true})
 		stop := running(e, []Target{target})
@@ -143,6 +147,7 @@ func TestPaused(t *testing.T) {
 
 // TestPausedMeanwhile: a target that is paused while the daemon remembers it otherwise is not staged.
 func TestPausedMeanwhile(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, target, _ := overridden(t, Overrides{})
 		e.lookRate = 5
@@ -172,6 +177,7 @@ func TestPausedMeanwhile(t *testing.T) {
 // TestOverridesApply: a target's own schedule, grace and propagation; one that cannot be read does not
 // leave it without.
 func TestOverridesApply(t *testing.T) {
+	t.Parallel()
 	for _, r := range []struct {
 		o        Overrides
 		sets     int
@@ -212,6 +218,7 @@ func TestOverridesApply(t *testing.T) {
 // TestPausedIsNotHeldBack: that Tencent does not tell is not written down as a rotation that failed,
 // where none is wanted.
 func TestPausedIsNotHeldBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, target, _ := overridden(t, Overrides{Paused: true})
 		m.lookErrs = []error{&APIError{Class: Refused, Code: "ResourceUnavailable.ServiceExpired"}, errors.New("odd")}

@@ -49,6 +49,7 @@ func anySituation(t *rapid.T) *situation {
 // TestDecideIsSafe checks, for whatever may be in the store and known, what invariant I1 asks
 // of one decision.
 func TestDecideIsSafe(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		c := anySituation(t)
 		k, before := c.s.Keyring, fmt.Sprintf("%+v", c)
@@ -109,6 +110,7 @@ func TestDecideIsSafe(t *testing.T) {
 // TestTransitionsKeepKeys checks that no step but the retirement, and the commit of a
 // revocation, takes a key out of the accepted set.
 func TestTransitionsKeepKeys(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		c := anySituation(t)
 		k := c.s.Keyring

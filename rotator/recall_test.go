@@ -24,6 +24,7 @@ func fleet(t *testing.T, n int, rate float64, due func(Target, time.Time) time.T
 // staged, before it is set, when it is in force and when the old one goes; what is read is for
 // the looks at settled targets. Tencent is asked twice.
 func TestRequests(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		m, e, ts, log := fleet(t, n, 5, nil)
@@ -58,6 +59,7 @@ func TestRequests(t *testing.T) {
 
 // TestScheduledRequests: what is due needs no read of its own, while the looks read all the time.
 func TestScheduledRequests(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		due := time.Now().Add(3 * time.Hour)
@@ -87,6 +89,7 @@ func TestScheduledRequests(t *testing.T) {
 
 // TestLooksAreSpread: with many targets each is looked at less often, evenly, and that is said.
 func TestLooksAreSpread(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 2000, 1
 		m, e, ts, log := fleet(t, n, rate, nil)
@@ -124,6 +127,7 @@ func TestLooksAreSpread(t *testing.T) {
 // TestLooksYield: while many keys are set, looks that can wait leave Tencent's limit to them, and take it up
 // again soon after.
 func TestLooksYield(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 5000, 5
 		m, e, ts, _ := fleet(t, n, rate, nil)
@@ -164,6 +168,7 @@ func TestLooksYield(t *testing.T) {
 // TestMemoryIsVoid: what is remembered of the keyrings is not begun with once any of them is found
 // older than it was, or another replica was noticed.
 func TestMemoryIsVoid(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(*memory, *Engine, Target){
 		"nothing": func(*memory, *Engine, Target) {},
 		"restored": func(m *memory, _ *Engine, o Target) {
@@ -198,6 +203,7 @@ func TestMemoryIsVoid(t *testing.T) {
 
 // TestRecall has one reason not to begin with what is remembered in each row.
 func TestRecall(t *testing.T) {
+	t.Parallel()
 	for i, r := range []struct {
 		name  string
 		spoil func(*memory, *Engine, *track)
@@ -246,6 +252,7 @@ func TestRecall(t *testing.T) {
 // TestCompany: another replica is noticed by what it has in hand, and a replica does not take itself for
 // another.
 func TestCompany(t *testing.T) {
+	t.Parallel()
 	for owner, want := range map[string]bool{"me": false, "other": true} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, ts, _ := fleet(t, 1, 5, nil)
@@ -267,6 +274,7 @@ func TestCompany(t *testing.T) {
 // TestRecallPending: of a rotation in hand the keyring is read while nothing else shows that the
 // store can be read, and when another replica that carries it out may have come to an end.
 func TestRecallPending(t *testing.T) {
+	t.Parallel()
 	for _, owner := range []string{"me", "other"} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, ts, _ := fleet(t, 1, 5, nil)

@@ -11,6 +11,7 @@ import (
 
 // TestRefusedForDays: what Tencent refuses is tried more and more rarely.
 func TestRefusedForDays(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -27,6 +28,7 @@ func TestRefusedForDays(t *testing.T) {
 
 // TestForbiddenAtFirst: a key in force that cannot be read cannot be adopted, and it is said.
 func TestForbiddenAtFirst(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.inForce[target] = keyF
@@ -47,6 +49,7 @@ func TestForbiddenAtFirst(t *testing.T) {
 
 // TestBarredWhilePending: Set gives its own definite answer, and its success is the proof.
 func TestBarredWhilePending(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -71,6 +74,7 @@ func TestBarredWhilePending(t *testing.T) {
 
 // TestBarredAndNothingWanted: that Tencent does not tell is no failure of a rotation nobody wants.
 func TestBarredAndNothingWanted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -87,6 +91,7 @@ func TestBarredAndNothingWanted(t *testing.T) {
 
 // TestReassertFails: what cannot be put back is not tried in a burst.
 func TestReassertFails(t *testing.T) {
+	t.Parallel()
 	for class, most := range map[Class]int{Doubtful: 12, RefusedForNow: 12, Refused: 3} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
@@ -105,6 +110,7 @@ func TestReassertFails(t *testing.T) {
 }
 
 func TestWarnsOfDrift(t *testing.T) {
+	t.Parallel()
 	e, log := engineOn(t, newMemory(), "me", nil, nil)
 	tr := &track{snap: previous().s}
 	for _, key := range []Key{keyF, keyF, keyC, keyF, {}, {}, keyC, keyV, keyV, keyC, keyV} {
@@ -119,6 +125,7 @@ func TestWarnsOfDrift(t *testing.T) {
 }
 
 func TestFirstReason(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		e, _ := engineOn(t, m, "me", nil, nil)

@@ -9,6 +9,7 @@ import (
 
 // TestRevokeHastens has a key revoked while a rotation is in hand.
 func TestRevokeHastens(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		leaked := m.adoptedKey(target, "value-leaked")
@@ -26,6 +27,7 @@ func TestRevokeHastens(t *testing.T) {
 }
 
 func TestAskedForTheNextEngine(t *testing.T) {
+	t.Parallel()
 	e, _ := engineOn(t, newMemory(), "me", nil, nil)
 	ts := targets(3)
 	e.Ask(ByRevoke, ts[0])
@@ -37,6 +39,7 @@ func TestAskedForTheNextEngine(t *testing.T) {
 
 // TestAskedAtTheEndOfAVisit asks when the visit has decided already.
 func TestAskedAtTheEndOfAVisit(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -60,6 +63,7 @@ func TestAskedAtTheEndOfAVisit(t *testing.T) {
 
 // TestRetiredKeysAreDestroyed looks at what the store is told to destroy.
 func TestRetiredKeysAreDestroyed(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		reason  Reason
 		keep    bool
@@ -90,6 +94,7 @@ func TestRetiredKeysAreDestroyed(t *testing.T) {
 
 // TestBeginRevoke is rotate --revoke --no-wait: the first visit may already end it.
 func TestBeginRevoke(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")

@@ -15,6 +15,7 @@ func at(text string) time.Time {
 }
 
 func TestDue(t *testing.T) {
+	t.Parallel()
 	target := Target{1, WhiteboardPush}
 	for _, c := range []struct{ spec, rotated, want string }{
 		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T03:00:01Z", "2026-05-02T03:00:00Z"},
@@ -42,6 +43,7 @@ func TestDue(t *testing.T) {
 }
 
 func TestScheduleNonsense(t *testing.T) {
+	t.Parallel()
 	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=UTC", "TZ=UTC", "TZ=", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {
 		if _, err := ParseSchedule(spec, 0); err == nil || !strings.Contains(err.Error(), "schedule") {
 			t.Errorf("%q: %v", spec, err)
@@ -50,6 +52,7 @@ func TestScheduleNonsense(t *testing.T) {
 }
 
 func TestSplay(t *testing.T) {
+	t.Parallel()
 	const splay = time.Hour
 	s, err := ParseSchedule("CRON_TZ=UTC 0 3 * * *", splay)
 	if err != nil {
@@ -139,6 +142,7 @@ func TestLocalTimeAndLongSplay(t *testing.T) {
 }
 
 func TestRotatedAt(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ rotated, written, want time.Time }{
 		"as it stands":                       {minute(-60), minute(-60), minute(-60)},
 		"the store tells no time":            {minute(-60), time.Time{}, minute(-60)},

@@ -10,6 +10,7 @@ import (
 
 // TestServeAndDrop has targets come and go while the engine runs.
 func TestServeAndDrop(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(3)
 		for _, target := range ts {
@@ -53,6 +54,7 @@ func TestServeAndDrop(t *testing.T) {
 
 // TestFoundIsConfigured: a target that is named by the operator, too, is adopted if need be.
 func TestFoundIsConfigured(t *testing.T) {
+	t.Parallel()
 	for _, found := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			m, ts := newMemory(), targets(1)
@@ -76,6 +78,7 @@ func TestFoundIsConfigured(t *testing.T) {
 
 // TestUrgentFirst: who asks for one target does not wait for the thousands that are due.
 func TestUrgentFirst(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(500)
 		for _, target := range ts {

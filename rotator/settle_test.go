@@ -11,6 +11,7 @@ import (
 
 // TestSettle has each way for a rotation on demand to end.
 func TestSettle(t *testing.T) {
+	t.Parallel()
 	refusedErr := func(n int) func(*memory) {
 		return func(m *memory) { m.setErrs = refuse(n, Refused, "ResourceUnavailable.ServiceExpired") }
 	}
@@ -63,6 +64,7 @@ func TestSettle(t *testing.T) {
 
 // TestSettleJoins has a rotation in hand elsewhere: it is joined, not doubled.
 func TestSettleJoins(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		m.adoptedKey(ts[0], "value")
@@ -84,6 +86,7 @@ func TestSettleJoins(t *testing.T) {
 
 // TestBeginLeavesTheRest is rotate --no-wait.
 func TestBeginLeavesTheRest(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -100,6 +103,7 @@ func TestBeginLeavesTheRest(t *testing.T) {
 }
 
 func TestSettleRows(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		old := m.adoptedKey(target, "value-old")
@@ -112,6 +116,7 @@ func TestSettleRows(t *testing.T) {
 }
 
 func TestOutcome(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		s    *situation
 		done bool

@@ -18,6 +18,7 @@ func (s still) Steady() time.Duration { return s.moment.steady }
 
 // TestStoreSilence says what counts as a break in what was seen of the store.
 func TestStoreSilence(t *testing.T) {
+	t.Parallel()
 	const s = time.Second
 	for name, c := range map[string]struct {
 		wallGap, steadyGap, wallCall, steadyCall time.Duration
@@ -47,6 +48,7 @@ func TestStoreSilence(t *testing.T) {
 
 // TestUnwatched has nobody look at the store while receivers should come to accept the key.
 func TestUnwatched(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -64,6 +66,7 @@ func TestUnwatched(t *testing.T) {
 
 // TestStoreFailsOnce: a store that fails breaks the count, however soon it is back.
 func TestStoreFailsOnce(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -87,6 +90,7 @@ func TestStoreFailsOnce(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	for propagation, want := range map[time.Duration]time.Duration{0: 0, 80 * time.Second: 10 * time.Second, 6 * time.Minute: 30 * time.Second, 24 * time.Hour: 30 * time.Second} {
 		if got := (&Policy{Propagation: propagation}).probe(); got != want {
 			t.Errorf("propagation %s: the store is read every %s, want %s", propagation, got, want)
@@ -95,6 +99,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestForgetKeepsWhatTheStoreTold(t *testing.T) {
+	t.Parallel()
 	tr := &track{obs: Observation{Sight: Seen, Key: keyC, At: t0, Since: t0, Previous: map[string]time.Time{"V": t0}, NextPush: t0, NextLook: t0}}
 	tr.forget()
 	if tr.obs.Sight != Unseen || !tr.obs.Key.IsZero() || !tr.obs.At.IsZero() || !tr.obs.Since.Equal(t0) || tr.obs.Previous["V"] != t0 || !tr.obs.NextPush.IsZero() || !tr.obs.NextLook.IsZero() {

@@ -11,6 +11,7 @@ import (
 
 // TestStandings tells of each target as the last visit left it, and holds no key.
 func TestStandings(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(2)
 		m.adoptedKey(ts[0], "CANARY-first")
@@ -61,6 +62,7 @@ func TestStandings(t *testing.T) {
 
 // TestStalledLoop: the loop that hands out the visits is stuck, and none is under way.
 func TestStalledLoop(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(2)
 		e, _ := engineOn(t, m, "me", nil, nil)
@@ -93,6 +95,7 @@ func TestStalledLoop(t *testing.T) {
 
 // TestStalledVisit tells of the one that has got on least recently.
 func TestStalledVisit(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(3)
 		release := make(chan struct{})
@@ -119,6 +122,7 @@ func TestStalledVisit(t *testing.T) {
 // TestSlowIsNotStalled: neither a store nor a Tencent that takes as long as it may makes a
 // visit look stuck.
 func TestSlowIsNotStalled(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		e, _ := engineOn(t, m, "me", nil, nil)
@@ -140,6 +144,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 
 // TestLongVisit: a visit may take as long as it needs if it gets on.
 func TestLongVisit(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(1)
 		var e *Engine
@@ -164,6 +169,7 @@ func TestLongVisit(t *testing.T) {
 
 // TestManyStandings: all of ten thousand targets are told of while visits go on.
 func TestManyStandings(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(10000)
 		e, _ := engineOn(t, m, "me", nil, nil)

@@ -58,6 +58,7 @@ func (s *stuck) SetKey(ctx context.Context, t Target, k Key) (string, error) {
 }
 
 func TestNothingHangsForEver(t *testing.T) {
+	t.Parallel()
 	for _, in := range []string{"read", "write", "purge", "look", "set"} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
@@ -77,6 +78,7 @@ func TestNothingHangsForEver(t *testing.T) {
 
 // TestStopBetweenSteps stops while Tencent is asked: what comes after the answer is not begun.
 func TestStopBetweenSteps(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -99,6 +101,7 @@ func (contested) Write(context.Context, Target, *Keyring, int64) (int64, error) 
 }
 
 func TestVisitEnds(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -123,6 +126,7 @@ func (n napping) After(d time.Duration) (<-chan time.Time, func()) {
 }
 
 func TestNoLongSleep(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")

@@ -19,6 +19,7 @@ func one(t *testing.T, k *Keyring, key Key) *Entry {
 }
 
 func TestStaged(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	k := settled().s.Keyring
 	n := k.staged(keyP, "r", BySchedule, t0, &p)
@@ -39,6 +40,7 @@ func TestStaged(t *testing.T) {
 }
 
 func TestCommitted(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	n := pending().s.Keyring.committed(t0, &p)
 	old := one(t, n, keyC)
@@ -58,6 +60,7 @@ func TestCommitted(t *testing.T) {
 }
 
 func TestRolledBack(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	n := pending().s.Keyring.rolledBack(Failure{Code: "x"}, minute(15), t0, &p)
 	e := one(t, n, keyP)
@@ -69,6 +72,7 @@ func TestRolledBack(t *testing.T) {
 
 // TestRollbackKeepCoversALateRequest is the arithmetic that RollbackKeep rests on.
 func TestRollbackKeepCoversALateRequest(t *testing.T) {
+	t.Parallel()
 	s := StandardTiming()
 	if s.PushDeadline > 2*time.Minute || s.RollbackKeep < s.PushDeadline+5*time.Minute+s.Skew || s.Skew < 2*time.Minute {
 		t.Errorf("%+v", s)
@@ -76,6 +80,7 @@ func TestRollbackKeepCoversALateRequest(t *testing.T) {
 }
 
 func TestAdopted(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	var none *Keyring
 	n := none.adopted(codecTarget, keyF, "f", t0, &p)
@@ -98,6 +103,7 @@ func TestAdopted(t *testing.T) {
 }
 
 func TestRetired(t *testing.T) {
+	t.Parallel()
 	c := previous()
 	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyP, State: Previous, AcceptUntil: minute(3)})
 	n, gone := c.s.retired(c.o, &c.p)
@@ -111,6 +117,7 @@ func TestRetired(t *testing.T) {
 }
 
 func TestFailedAndClaimed(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	n := pending().s.Keyring.failed(Failure{Code: "x"}, "", minute(2), &p)
 	if n.Rotation.Attempts != 1 || !n.Rotation.RetryAt.Equal(minute(2)) || !n.Rotation.LeaseUntil.Equal(minute(4)) || n.Pending() == nil {
@@ -129,6 +136,7 @@ func TestFailedAndClaimed(t *testing.T) {
 }
 
 func TestTransitionsMore(t *testing.T) {
+	t.Parallel()
 	p := tablePolicy
 	n := settled().s.Keyring.adopted(codecTarget, keyF, "f", t0, &p)
 	if !n.RotatedAt.Equal(t0) {

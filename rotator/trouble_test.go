@@ -15,6 +15,7 @@ func hourly(_ Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }
 // TestClockSetWrong has the machine's clock be far off for a while: nothing is done by it, and
 // nothing that was written by it holds the target up afterwards.
 func TestClockSetWrong(t *testing.T) {
+	t.Parallel()
 	for name, ahead := range map[string]time.Duration{"8 h ahead": 8 * time.Hour, "a year ahead": 365 * 24 * time.Hour, "a year behind": -365 * 24 * time.Hour, "6 min ahead": 6 * time.Minute} {
 		for when, wait := range map[string]time.Duration{"at start": 0, "while settled": time.Hour, "while a key is pending": 2*time.Hour + 2*time.Minute} {
 			synctest.Test(t, func(t *testing.T) {
@@ -49,6 +50,7 @@ func TestClockSetWrong(t *testing.T) {
 
 // TestBadTimesInTheKeyring are what a version without these guards may have left.
 func TestBadTimesInTheKeyring(t *testing.T) {
+	t.Parallel()
 	far := time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, spoil := range map[string]func(*Keyring){
 		"rotated": func(k *Keyring) { k.RotatedAt = far },
@@ -76,6 +78,7 @@ func TestBadTimesInTheKeyring(t *testing.T) {
 // TestRestoredStore puts an older store back under a running engine that still had versions
 // to destroy: what is there now is not among them.
 func TestRestoredStore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -107,6 +110,7 @@ func TestRestoredStore(t *testing.T) {
 // TestKeyringLost has the keyring deleted after Tencent's key changed: what is adopted is what
 // Tencent tells then, not what was once seen.
 func TestKeyringLost(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -126,6 +130,7 @@ func TestKeyringLost(t *testing.T) {
 // TestRevokeBesideALook has a key revoked while another replica, which read the keyring
 // before, asks Tencent: the new key is not taken for a foreign one.
 func TestRevokeBesideALook(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		leaked := m.adoptedKey(target, "value-leaked")
@@ -149,6 +154,7 @@ func TestRevokeBesideALook(t *testing.T) {
 // TestAskedWhileBarred has the application barred for long, and then not any more: who asks
 // need not wait for the next look.
 func TestAskedWhileBarred(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -173,6 +179,7 @@ func TestAskedWhileBarred(t *testing.T) {
 
 // TestDescribeLags has Tencent tell the old key for a while after it set the new one.
 func TestDescribeLags(t *testing.T) {
+	t.Parallel()
 	for lag, most := range map[time.Duration]int{20 * time.Second: 4, 3 * time.Minute: 8} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
@@ -206,6 +213,7 @@ func TestDescribeLags(t *testing.T) {
 
 // TestPendingThroughDownTime: a key that was never tried is not given up for its age.
 func TestPendingThroughDownTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -228,6 +236,7 @@ func TestPendingThroughDownTime(t *testing.T) {
 // TestManyTargetsSlowStore has more targets than one look at all of them in three probes
 // allows: each still gets its key.
 func TestManyTargetsSlowStore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(3000)
 		for _, target := range ts {
@@ -249,6 +258,7 @@ func TestManyTargetsSlowStore(t *testing.T) {
 
 // TestRotateManyAtOnce settles more targets than are visited at a time.
 func TestRotateManyAtOnce(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(5*maxVisits)
 		e, _ := engineOn(t, m, "me", nil, nil)
@@ -269,6 +279,7 @@ func TestRotateManyAtOnce(t *testing.T) {
 // TestAnswersAtOnce has the store answer many at the same time, by a real clock: none of them
 // is taken for a break.
 func TestAnswersAtOnce(t *testing.T) {
+	t.Parallel()
 	e, _ := engineOn(t, newMemory(), "me", nil, nil)
 	first := e.unbrokenSince(e.moment())
 	var group sync.WaitGroup
@@ -288,6 +299,7 @@ func TestAnswersAtOnce(t *testing.T) {
 // TestShorterPropagation has a replica that was told of quicker receivers than the one that
 // wrote the key: it waits as long as that one would.
 func TestShorterPropagation(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
@@ -313,6 +325,7 @@ func TestShorterPropagation(t *testing.T) {
 // TestClockSetBackDuringALook has the clock corrected while Tencent is asked, which finds a
 // foreign key: it is put right at once, not when the clock has caught up.
 func TestClockSetBackDuringALook(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		ours := m.adoptedKey(target, "value")
@@ -333,6 +346,7 @@ func TestClockSetBackDuringALook(t *testing.T) {
 // TestClockSetRight has a machine start with its clock eight hours ahead and a foreign key in
 // force: it is put right when the clock is, though all that was planned is for hours later.
 func TestClockSetRight(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		ours := m.adoptedKey(target, "value")
@@ -354,6 +368,7 @@ func TestClockSetRight(t *testing.T) {
 // TestReassertLags has Tencent tell a foreign key for long after ours was set again: it is
 // not set over and over.
 func TestReassertLags(t *testing.T) {
+	t.Parallel()
 	for lag, most := range map[time.Duration]int{5 * time.Second: 3, 1000 * time.Hour: 25} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
@@ -378,6 +393,7 @@ func TestReassertLags(t *testing.T) {
 // TestAskedDuringALook asks for a rotation while Tencent refuses to tell anything: what was
 // asked for stays.
 func TestAskedDuringALook(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")

@@ -7,6 +7,7 @@ import (
 )
 
 func TestUrgency(t *testing.T) {
+	t.Parallel()
 	now := NewSystemClock().Now()
 	settled := &Keyring{Keys: []Entry{{Key: NewKey("c", "c"), State: Current}}}
 	pending := func(reason Reason, since time.Duration) *Keyring {

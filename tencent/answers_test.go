@@ -19,6 +19,7 @@ import (
 
 // TestOddAnswers has answers that are none, whatever they look like.
 func TestOddAnswers(t *testing.T) {
+	t.Parallel()
 	tg, key := target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)
 	for name, c := range map[string]struct {
 		status    int
@@ -54,6 +55,7 @@ func TestOddAnswers(t *testing.T) {
 
 // TestEventStream: the SDK would read such an answer in a goroutine of its own.
 func TestEventStream(t *testing.T) {
+	t.Parallel()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, `{"Response":{"CallbackKey":"x","RequestId":"r-9"}}`)
@@ -67,6 +69,7 @@ func TestEventStream(t *testing.T) {
 
 // TestDoubtIsNotSentTwice has a source that gives another good credential each time.
 func TestDoubtIsNotSentTwice(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, tiwtest.Options{})
 	var n atomic.Int32
 	c := client(t, s.URL, &source{name: "sts", fetch: func(context.Context) (Credential, error) {
@@ -88,6 +91,7 @@ func TestDoubtIsNotSentTwice(t *testing.T) {
 
 // TestRateIsKept by the client itself, for each API.
 func TestRateIsKept(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, tiwtest.Options{})
 	c, err := New(Options{Endpoint: s.URL, Credentials: Static(NewCredential(secretID, secretKey, "")), Rate: 20})
 	if err != nil {
@@ -127,6 +131,7 @@ func TestSDKIsQuiet(t *testing.T) {
 
 // TestExplainAnythingElse has an error that neither the SDK nor this client made.
 func TestExplainAnythingElse(t *testing.T) {
+	t.Parallel()
 	e := explain("Set", target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey), fmt.Errorf("odd: %s", canaryKey))
 	e.Err = nil
 	check(t, "an error of no known kind", e, doubt, "ClientError")
@@ -134,6 +139,7 @@ func TestExplainAnythingElse(t *testing.T) {
 
 // TestNoOtherRegion looks into the SDK: its breaker would send the key to another region.
 func TestNoOtherRegion(t *testing.T) {
+	t.Parallel()
 	c := client(t, "a.example", Static(NewCredential(secretID, secretKey, "")))
 	if rb := reflect.ValueOf(c.sdk(NewCredential("a", "b", ""))).Elem().FieldByName("rb"); !rb.IsValid() || !rb.IsNil() {
 		t.Error("the SDK may send the key to another region")

@@ -75,6 +75,7 @@ func check(t *testing.T, name string, err error, class rotator.Class, code strin
 }
 
 func TestAllServices(t *testing.T) {
+	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
 	for _, service := range rotator.Services() {
 		tg := target(service)
@@ -100,6 +101,7 @@ func TestAllServices(t *testing.T) {
 
 // TestCodes has every code of the API page, and what is like them, answered by the server.
 func TestCodes(t *testing.T) {
+	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
 	key := rotator.NewKey("id", canaryKey)
 	for code, class := range map[string]rotator.Class{
@@ -138,6 +140,7 @@ func TestCodes(t *testing.T) {
 
 // TestFaults has every other way to go wrong: whatever it is, the class says doubtful.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
 	tg := target(rotator.WhiteboardPush)
 	for _, f := range []struct {
@@ -189,6 +192,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestNeverSent(t *testing.T) {
+	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
 	tg := target(rotator.WhiteboardPush)
 	s.SetKey(app, "whiteboard-push", "old")
@@ -214,6 +218,7 @@ func TestNeverSent(t *testing.T) {
 // has not fired, but a clock says that the deadline has passed. That the wall clock was set back
 // meanwhile does not make it earlier.
 func TestLateByEitherClock(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, tiwtest.Options{})
 	for name, now := range map[string]func() time.Time{
 		"wall clock":      func() time.Time { return time.Now().Round(0).Add(time.Minute) },
@@ -255,6 +260,7 @@ func laterByTheMonotonicClock(now time.Time, d time.Duration) time.Time {
 
 // TestRedirect has the endpoint send the client elsewhere: the key must not go there.
 func TestRedirect(t *testing.T) {
+	t.Parallel()
 	var elsewhere atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
 	defer other.Close()
@@ -273,6 +279,7 @@ func TestRedirect(t *testing.T) {
 
 // TestEndlessAnswer must not fill the memory.
 func TestEndlessAnswer(t *testing.T) {
+	t.Parallel()
 	var sent atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for block := strings.Repeat("x", 1<<20); ; sent.Add(1) {
@@ -292,6 +299,7 @@ func TestEndlessAnswer(t *testing.T) {
 
 // TestRateLimit keeps the sliding second of the real API, with a server that counts it.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	s, err := tiwtest.Start(tiwtest.Options{Rate: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +339,7 @@ func TestRateLimit(t *testing.T) {
 
 // TestErrorWithoutCode is no success, though the SDK takes it for one.
 func TestErrorWithoutCode(t *testing.T) {
+	t.Parallel()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"Response":{"Error":{"Code":"","Message":"odd"},"RequestId":"r-9"}}`))
 	}))

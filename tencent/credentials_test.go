@@ -18,6 +18,7 @@ import (
 )
 
 func TestCredentialNeverShows(t *testing.T) {
+	t.Parallel()
 	c := NewCredential("CANARYid", "CANARYkey", "CANARYtoken")
 	type holder struct{ C Credential }
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -28,6 +29,7 @@ func TestCredentialNeverShows(t *testing.T) {
 }
 
 func TestParseCredentials(t *testing.T) {
+	t.Parallel()
 	env := map[string]string{"TENCENTCLOUD_SECRET_ID": "id", "TENCENTCLOUD_SECRET_KEY": "CANARYkey", "TENCENTCLOUD_TOKEN": "tok"}
 	lookup := func(name string) string { return env[name] }
 	read := func(_ context.Context, mount, path string) (map[string]any, error) {
@@ -70,6 +72,7 @@ func TestParseCredentials(t *testing.T) {
 // TestRenewedCredential replaces a credential at Tencent and in its source: the call that
 // finds out asks the source again, and goes through.
 func TestRenewedCredential(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, tiwtest.Options{})
 	var asked atomic.Int32
 	current := NewCredential(secretID, secretKey, "")
@@ -107,6 +110,7 @@ func TestRenewedCredential(t *testing.T) {
 // TestRoleCredential gives another credential each time it is asked, as a role does: Tencent's
 // refusal is told after one more try.
 func TestRoleCredential(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, tiwtest.Options{})
 	var fetches atomic.Int32
 	c := client(t, s.URL, &source{name: "sts", fetch: func(context.Context) (Credential, error) {
@@ -138,6 +142,7 @@ func (p *provider) GetCredential() (common.CredentialIface, error) {
 }
 
 func TestProvider(t *testing.T) {
+	t.Parallel()
 	quoting := tcerr.NewTencentCloudSDKError("ClientError.ParseJsonError", "Fail to parse json content: {\"TmpSecretKey\":\"CANARY\"", "")
 	for name, p := range map[string]*provider{"quotes": {err: quoting}, "good": {}, "refused": {err: tcerr.NewTencentCloudSDKError("AuthFailure", "no", "r-1")}} {
 		c, err := fromProvider(p)(t.Context())
@@ -170,6 +175,7 @@ func TestProvider(t *testing.T) {
 }
 
 func TestParseEndpoint(t *testing.T) {
+	t.Parallel()
 	for endpoint, want := range map[string]string{"": "https://tiw.tencentcloudapi.com", "a.example": "https://a.example", "a.example:8443": "https://a.example:8443",
 		"https://a.example/": "https://a.example", "http://127.0.0.1:80": "http://127.0.0.1:80", "http://[::1]:80": "http://[::1]:80", "http://localhost:1": "http://localhost:1"} {
 		scheme, host, err := ParseEndpoint(endpoint)
@@ -186,6 +192,7 @@ func TestParseEndpoint(t *testing.T) {
 
 // TestSource keeps what it was given, until it is told that Tencent did not take it.
 func TestSource(t *testing.T) {
+	t.Parallel()
 	asked := 0
 	s := &source{fetch: func(context.Context) (Credential, error) {
 		asked++
@@ -216,6 +223,7 @@ func TestSource(t *testing.T) {
 
 // TestProviderError keeps what cannot hold a credential.
 func TestProviderError(t *testing.T) {
+	t.Parallel()
 	if err := providerError(os.ErrPermission); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("%v", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 // TestLateCall: the call after those that were late on their way is so much later, or a turn later.
 func TestLateCall(t *testing.T) {
+	t.Parallel()
 	const gap, way = time.Second * 10 / 195, 100 * time.Millisecond
 	for _, r := range []struct {
 		programs, calls int
@@ -67,6 +68,7 @@ func TestLateCall(t *testing.T) {
 // TestAllLate: what is late all the time is usual soon; and a machine that stood still sends again
 // soon after.
 func TestAllLate(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(DefaultRate)
 		l.allowed = l.most
@@ -89,6 +91,7 @@ func TestAllLate(t *testing.T) {
 
 // TestAnswersAreTimed: those with a key and those with an error, but not what was no answer.
 func TestAnswersAreTimed(t *testing.T) {
+	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
 	const set, describe = "SetWhiteboardPushCallbackKey", "DescribeWhiteboardPushCallback"
 	timed := func(api string) bool { return c.limits[api].delays.usual > 0 }
@@ -108,6 +111,7 @@ func TestAnswersAreTimed(t *testing.T) {
 // TestLateTimers: what wakes the limiter is never quite in time, which makes it miss neither a turn nor,
 // alone, a place.
 func TestLateTimers(t *testing.T) {
+	t.Parallel()
 	for programs := 1; programs <= 3; programs += 2 {
 		synctest.Test(t, func(t *testing.T) {
 			l, random := NewLimiter(DefaultRate), rand.New(rand.NewPCG(5, 6))

@@ -93,6 +93,7 @@ func (s *shared) call(ctx context.Context, name string, l *Limiter, longer time.
 
 // TestLimitIsShared has programs send as fast as they may, against one limit.
 func TestLimitIsShared(t *testing.T) {
+	t.Parallel()
 	for n := 1; n <= 5; n += 2 {
 		synctest.Test(t, func(t *testing.T) {
 			s := newShared(uint64(n), 3)
@@ -139,6 +140,7 @@ func TestLimitIsShared(t *testing.T) {
 // TestUrgentCallsFirst: and the rest in the order in which it came, with a place now and then for
 // who waits longest.
 func TestUrgentCallsFirst(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(DefaultRate)
 		var mu sync.Mutex
@@ -180,6 +182,7 @@ func TestUrgentCallsFirst(t *testing.T) {
 
 // TestWaitIsBrokenOff: who goes leaves no trace, and holds nobody up.
 func TestWaitIsBrokenOff(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(DefaultRate)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -206,6 +209,7 @@ func TestWaitIsBrokenOff(t *testing.T) {
 
 // TestRate has one row for what makes it go up or down.
 func TestRate(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(20)
 		wait := func() time.Time { at, _ := l.Wait(t.Context()); return at }

@@ -15,6 +15,7 @@ import (
 // TestServerTime takes the time from whatever answers, without a credential and without
 // following where it is sent.
 func TestServerTime(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	s, c := start(t, tiwtest.Options{Now: func() time.Time { return at }})
 	if got, err := c.ServerTime(t.Context()); err != nil || !got.Equal(at) {
@@ -48,6 +49,7 @@ func TestServerTime(t *testing.T) {
 }
 
 func TestActions(t *testing.T) {
+	t.Parallel()
 	for _, s := range rotator.Services() {
 		if set, describe := Actions(s); !strings.HasPrefix(set, "Set") || !strings.HasPrefix(describe, "Describe") {
 			t.Errorf("%s: %q and %q", s, set, describe)

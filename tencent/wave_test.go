@@ -14,6 +14,7 @@ import (
 // TestWave has programs rotate many targets together: each key is set, and then looked for, by 32 visits
 // at a time. The two APIs have a limit each.
 func TestWave(t *testing.T) {
+	t.Parallel()
 	const targets, visits = 10000, 32
 	for _, r := range []struct {
 		programs int
@@ -85,6 +86,7 @@ func TestWave(t *testing.T) {
 
 // TestTurnsOfOthers: those of a program that has gone, or has nothing to do, are taken after a while.
 func TestTurnsOfOthers(t *testing.T) {
+	t.Parallel()
 	for _, r := range []struct{ known, work int }{{3, 2}, {3, 1}, {5, 3}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newShared(3, 4)
@@ -111,6 +113,7 @@ func TestTurnsOfOthers(t *testing.T) {
 // TestRefusedTurns: what a program that takes turns allows itself after a refusal depends on how far
 // above its fair share it was.
 func TestRefusedTurns(t *testing.T) {
+	t.Parallel()
 	for _, r := range []struct{ before, told, after float64 }{
 		{6, 6, 6 * slower},
 		{7, 6.5, 6.5 * slower},      // the turns are its own still
@@ -138,6 +141,7 @@ func TestRefusedTurns(t *testing.T) {
 
 // TestLooksFindNoLimit: who can wait does not make the rate grow until Tencent refuses a call.
 func TestLooksFindNoLimit(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(DefaultRate)
 		before := l.Limit()

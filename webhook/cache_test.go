@@ -99,6 +99,7 @@ var errAway = errors.New("the place is away")
 
 // TestCacheReadsOlderVersions: what is read and older than before takes no key away, for an hour.
 func TestCacheReadsOlderVersions(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		p := newPlace()
@@ -148,6 +149,7 @@ func TestCacheReadsOlderVersions(t *testing.T) {
 // TestCachePace: one reading a second, the second one early by chance, and no more of them
 // whatever asks for some.
 func TestCachePace(t *testing.T) {
+	t.Parallel()
 	for _, flood := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPlace("one")
@@ -182,6 +184,7 @@ func TestCachePace(t *testing.T) {
 
 // TestCachePhase: receivers that start together do not read together for long.
 func TestCachePhase(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		second := map[time.Duration]bool{}
 		for range 20 {
@@ -200,6 +203,7 @@ func TestCachePhase(t *testing.T) {
 // TestCacheRevoke: a key that is taken out of the keyring is held for a second at most,
 // wherever in its second a cache is.
 func TestCacheRevoke(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for wait := 3 * time.Second; wait < 4*time.Second; wait += 97 * time.Millisecond {
 			p := newPlace("leaked", "new")
@@ -222,6 +226,7 @@ func TestCacheRevoke(t *testing.T) {
 // TestCacheReread: everybody who waits is served by one reading, and by one that began after
 // they asked.
 func TestCacheReread(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("one")
 		p.slow = 300 * time.Millisecond
@@ -246,6 +251,7 @@ func TestCacheReread(t *testing.T) {
 }
 
 func TestCacheAway(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("one")
 		p.away = errAway
@@ -299,6 +305,7 @@ func TestCacheAway(t *testing.T) {
 
 // TestCacheMany: of many targets each is read less often.
 func TestCacheMany(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p, targets := crowd(200)
 		c := NewCache(t.Context(), p, CacheOptions{}, targets...)
@@ -325,6 +332,7 @@ func TestCacheMany(t *testing.T) {
 // TestCacheServices: the keys of all services of an application are accepted, and a service
 // without a keyring does not hide the others.
 func TestCacheServices(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("push")
 		record := Target{SdkAppID: testApp, Service: rotator.OnlineRecord}
@@ -348,6 +356,7 @@ func TestCacheServices(t *testing.T) {
 // TestCacheUnsigned: callbacks sent unsigned a moment before the first key came into force are
 // still on their way.
 func TestCacheUnsigned(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("first")
 		p.change(func() { p.keys[testTarget] = Keys{SdkAppID: testApp, AcceptUnsigned: true} })

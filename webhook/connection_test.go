@@ -26,6 +26,7 @@ func dial(t *testing.T, server *httptest.Server) *net.TCPConn {
 
 // TestSlowBodyOfAnotherMethod: what is no callback need not be read to its end.
 func TestSlowBodyOfAnotherMethod(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(newFront(Options{}))
 	defer server.Close()
 	c := dial(t, server)
@@ -40,6 +41,7 @@ func TestSlowBodyOfAnotherMethod(t *testing.T) {
 
 // TestHalfClose: a sender that closes its side when it has sent everything waits for an answer.
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	p := newPlace(canaryA)
 	p.slow = 300 * time.Millisecond
 	c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
@@ -63,6 +65,7 @@ func TestHalfClose(t *testing.T) {
 // TestManyLongBodies: all long bodies together get the room there is, and short ones pass all
 // the same.
 func TestManyLongBodies(t *testing.T) {
+	t.Parallel()
 	const limit, room = 100_000, 250_000
 	f := newFront(Options{MaxBody: limit, MaxMemory: room, BodyTimeout: 300 * time.Millisecond, Keys: &failing{}})
 	wait := make(chan struct{})
@@ -111,6 +114,7 @@ func TestManyLongBodies(t *testing.T) {
 
 // TestDefaults: Options with Keys alone are complete.
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	v := NewVerifier(Options{Keys: Static{testKeys}, Leeway: -time.Hour})
 	if v.MaxBody != 1<<20 || v.MaxMemory != 64<<20 || v.BodyTimeout != 10*time.Second || v.RereadTimeout != 5*time.Second || v.Leeway != 0 {
 		t.Errorf("%+v", v.Options)

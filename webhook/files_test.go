@@ -22,6 +22,7 @@ func stored(t testing.TB) *rotator.Keyring {
 }
 
 func TestReaders(t *testing.T) {
+	t.Parallel()
 	k := stored(t)
 	keyring, err := k.Encode()
 	if err != nil {
@@ -82,6 +83,7 @@ func TestReaders(t *testing.T) {
 }
 
 func TestParseKeys(t *testing.T) {
+	t.Parallel()
 	keyring, err := stored(t).Encode()
 	if err != nil {
 		t.Fatal(err)

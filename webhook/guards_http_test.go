@@ -21,6 +21,7 @@ import (
 
 // TestRoomAsked: room is asked for what is long, in chunks or not, once, and for as much as it takes.
 func TestRoomAsked(t *testing.T) {
+	t.Parallel()
 	const limit = 200_000
 	for _, c := range []struct {
 		n, announced int64
@@ -56,6 +57,7 @@ func (f *front) over(body io.Reader, length int64) *conn {
 
 // TestDeadlines: a body has its own, and the handler can set others.
 func TestDeadlines(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{BodyTimeout: 3 * time.Second})
 		end := time.Now().Add(time.Hour)
@@ -74,6 +76,7 @@ func TestDeadlines(t *testing.T) {
 // TestBodyErrors: what the sender and the log are told of a body that does not come, and
 // whether the connection is of use any more.
 func TestBodyErrors(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{Replays: NewReplayGuard(0)})
 	for _, c := range []struct {
 		err    error
@@ -95,6 +98,7 @@ func TestBodyErrors(t *testing.T) {
 // TestRoomGivenBack: also that of a body which is longer than it was announced. Who gets none
 // has the connection closed: nobody reads the rest.
 func TestRoomGivenBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{MaxBody: 100_000, MaxMemory: 150_000})
 		f.handle = func(http.ResponseWriter, *http.Request, []byte) {
@@ -116,6 +120,7 @@ func TestRoomGivenBack(t *testing.T) {
 
 // TestLogInterval: of a flood five lines a second are logged.
 func TestLogInterval(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{})
 		for _, step := range []struct {
@@ -136,6 +141,7 @@ func TestLogInterval(t *testing.T) {
 
 // TestReplayOfPanic: a handler that answers and then panics has not dealt with the callback.
 func TestReplayOfPanic(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{Replays: NewReplayGuard(0)})
 	f.handle = func(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		w.WriteHeader(http.StatusOK)
@@ -154,6 +160,7 @@ func TestReplayOfPanic(t *testing.T) {
 
 // TestReplayForgets what it is told to, and nothing in its place.
 func TestReplayForgets(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1, 0)
 	g := NewReplayGuard(10)
 	g.end(admitted(g, digestOf([]byte("first")), 10, now), true)
@@ -174,6 +181,7 @@ func TestReplayForgets(t *testing.T) {
 
 // TestExactWords: what is wrong with a body is told in words of our own.
 func TestExactWords(t *testing.T) {
+	t.Parallel()
 	for body, want := range map[string]string{
 		"": "it is not JSON", "x": "it is not JSON", `{"a":1`: "it is not JSON", `{"a":tru}`: "it is not JSON", `{"a" 1}`: "it is not JSON", "[]": "it is not a JSON object",
 		with(t, `"RoomId"`, `"TaskId":"x","RoomId"`): "a name in the JSON is repeated", with(t, `"Sign"`, `"\u0000Sign":"x","Sign"`): "a name in the JSON looks like a documented one, and is not",

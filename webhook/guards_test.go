@@ -19,6 +19,7 @@ import (
 // the next one is due, and has one reading more made. Who has the keys read more often than
 // once a second does not wait that long.
 func TestRereadAmidReading(t *testing.T) {
+	t.Parallel()
 	for every, want := range map[time.Duration]time.Duration{1000 * time.Hour: rereadPause, 200 * time.Millisecond: 200 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPlace("one")
@@ -67,6 +68,7 @@ func (k *keeping) Reread(ctx context.Context, _ int64, _ func(Keys) bool) (Keys,
 // TestCloseWaits: when a Cache is closed nothing of it is left, nor does it complain of what
 // it broke off itself.
 func TestCloseWaits(t *testing.T) {
+	t.Parallel()
 	for late := range 2 {
 		synctest.Test(t, func(t *testing.T) {
 			k := &keeping{late: time.Duration(late) * time.Second}
@@ -91,6 +93,7 @@ func TestCloseWaits(t *testing.T) {
 // TestRereadInTime: a source is given the time that was asked for, which is over with the
 // callback. Keys that explain it do, whatever else could not be read.
 func TestRereadInTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeping{}
 		f := newFront(Options{Keys: k, RereadTimeout: 7 * time.Second})
@@ -112,6 +115,7 @@ func (d deaf) ReadKeys(_ context.Context, t Target) (Keys, error) {
 
 // TestPatience: how long the next reading is given, after one that took some time.
 func TestPatience(t *testing.T) {
+	t.Parallel()
 	const s = time.Second
 	for _, c := range []struct {
 		patience, slow, want time.Duration
@@ -140,6 +144,7 @@ func TestPatience(t *testing.T) {
 
 // TestFailingPace: a place that is away is asked less often, and not by all at once.
 func TestFailingPace(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("one")
 		p.away = errAway
@@ -161,6 +166,7 @@ func TestFailingPace(t *testing.T) {
 
 // TestCacheTells of a change what changed, and of none nothing.
 func TestCacheTells(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("one")
 		var log bytes.Buffer
@@ -185,6 +191,7 @@ func TestCacheTells(t *testing.T) {
 
 // TestLookedAt: a Cache is not ready before every target was looked at, and tells of them in order.
 func TestLookedAt(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hang := true
 		r := &reading{f: func(at Target) (Keys, bool, error) { return keyed("one"), hang && at == recordTarget, nil }}
@@ -208,6 +215,7 @@ func TestLookedAt(t *testing.T) {
 
 // TestUnsignedIsKnown: of an application that has no key yet, a signature is known to be bad.
 func TestUnsignedIsKnown(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace()
 		p.change(func() { p.keys[testTarget] = Keys{SdkAppID: testApp, AcceptUnsigned: true} })
@@ -222,6 +230,7 @@ func TestUnsignedIsKnown(t *testing.T) {
 
 // TestJoin alters none of what it joins.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	shared := keyed("one")
 	shared.Accept = append(shared.Accept, keyed("two").Accept...)
 	first := shared
@@ -233,6 +242,7 @@ func TestJoin(t *testing.T) {
 
 // TestFileErrors: what is no file of keys is told by its own words, and is not waited for.
 func TestFileErrors(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -270,6 +280,7 @@ func TestFileErrors(t *testing.T) {
 
 // TestReplayPlaces: whichever of several callbacks fails is the one that is forgotten.
 func TestReplayPlaces(t *testing.T) {
+	t.Parallel()
 	for failing := range 5 {
 		g := NewReplayGuard(10)
 		var all []*sighting

@@ -87,6 +87,7 @@ func (f *front) last() Result {
 }
 
 func TestMiddlewareAnswers(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{MaxBody: 2000})
 	for _, c := range []struct {
 		name, body string
@@ -134,6 +135,7 @@ func TestMiddlewareAnswers(t *testing.T) {
 
 // TestAppZero is nobody's application.
 func TestAppZero(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{})
 	f.post(with(t, "1400000001", "0"))
 	if r := f.last(); r.Reason != WrongApplication || r.Reread {
@@ -143,6 +145,7 @@ func TestAppZero(t *testing.T) {
 
 // TestMiddlewareLogs no more than some lines of a flood.
 func TestMiddlewareLogs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{})
 		for range 1000 {
@@ -160,6 +163,7 @@ func TestMiddlewareLogs(t *testing.T) {
 }
 
 func TestMiddlewareHandler(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{})
 	f.handle = func(w http.ResponseWriter, r *http.Request, body []byte) {
 		if string(body) != callback(canaryA) || r.URL.Path != "/any/path" || r.Trailer != nil {
@@ -182,6 +186,7 @@ func TestMiddlewareHandler(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{})
 	send := func(event, data string) *Event {
 		t.Helper()
@@ -215,6 +220,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestReplays(t *testing.T) {
+	t.Parallel()
 	guard := NewReplayGuard(3)
 	now := testNow
 	f := newFront(Options{Replays: guard, Now: func() time.Time { return now }})
@@ -271,6 +277,7 @@ func TestReplays(t *testing.T) {
 // TestRefusesNothing is what a receiver is for: a cold cache, and keys that changed a moment
 // ago without any propagation.
 func TestRefusesNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(canaryA)
 		p.slow = 200 * time.Millisecond
@@ -299,6 +306,7 @@ func TestRefusesNothing(t *testing.T) {
 // TestUndecided: while the keys cannot be read, a signature that no held key explains may be
 // genuine, and nobody is told that it is not.
 func TestUndecided(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(canaryA)
 		c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
@@ -329,6 +337,7 @@ func TestUndecided(t *testing.T) {
 }
 
 func TestUnsigned(t *testing.T) {
+	t.Parallel()
 	unsigned := Keys{SdkAppID: testApp, AcceptUnsigned: true}
 	for _, c := range []struct {
 		allow bool
@@ -346,6 +355,7 @@ func TestUnsigned(t *testing.T) {
 }
 
 func TestLeeway(t *testing.T) {
+	t.Parallel()
 	for late, want := range map[time.Duration]int{0: 200, 30 * time.Second: 200, 31 * time.Second: 401} {
 		f := newFront(Options{Leeway: 30 * time.Second, Now: func() time.Time { return time.Unix(expiry2030, 0).Add(late) }})
 		if w := f.post(callback(canaryA)); w.Code != want {
@@ -385,6 +395,7 @@ func TestLargeBody(t *testing.T) {
 
 // TestBodiesOfAllLengths come through whole, announced or not, or announced wrongly.
 func TestBodiesOfAllLengths(t *testing.T) {
+	t.Parallel()
 	const limit = 200_000
 	for _, n := range []int{0, 1, 1023, 1024, 1025, 2048, 65535, 65536, 65537, 131072, 131073, limit - 1, limit} {
 		body := make([]byte, n)
@@ -411,6 +422,7 @@ func TestBodiesOfAllLengths(t *testing.T) {
 // TestSlowBody: a connection whose body does not come is given up, one whose handler takes
 // longer than the body may is not.
 func TestSlowBody(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{BodyTimeout: 100 * time.Millisecond})
 	wait := make(chan struct{})
 	f.handle = func(_ http.ResponseWriter, r *http.Request, _ []byte) {
@@ -463,6 +475,7 @@ func TestSlowBody(t *testing.T) {
 }
 
 func TestMiddlewareNeedsKeys(t *testing.T) {
+	t.Parallel()
 	defer func() {
 		if recover() == nil {
 			t.Error("without keys it does not complain")
@@ -474,6 +487,7 @@ func TestMiddlewareNeedsKeys(t *testing.T) {
 // TestSenderGoes: who goes away while a callback is judged or handled takes nothing back.
 // Tencent may send it but once.
 func TestSenderGoes(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(canaryA)
 		p.slow = 1500 * time.Millisecond

@@ -13,6 +13,7 @@ import (
 
 // TestReplayWhileHandled: a second copy waits for what becomes of the first.
 func TestReplayWhileHandled(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ first, handled int }{{200, 1}, {500, 2}} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFront(Options{Replays: NewReplayGuard(10)})
@@ -41,6 +42,7 @@ func TestReplayWhileHandled(t *testing.T) {
 }
 
 func TestReplayLeeway(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{Replays: NewReplayGuard(10), Leeway: time.Minute, Now: func() time.Time { return time.Unix(expiry2030+10, 0) }})
 	for range 3 {
 		f.post(callback(canaryA))
@@ -61,6 +63,7 @@ func admitted(g *ReplayGuard, d digest, expires int64, now time.Time) *sighting 
 
 // TestReplayOrder: what expires first is forgotten first, and what failed takes no room.
 func TestReplayOrder(t *testing.T) {
+	t.Parallel()
 	g := NewReplayGuard(4)
 	now := time.Unix(1, 0)
 	fresh := func(name string, expires int64, now time.Time) bool {
@@ -103,6 +106,7 @@ func TestReplayOrder(t *testing.T) {
 
 // TestRecorder: which answers count as the end of a callback.
 func TestRecorder(t *testing.T) {
+	t.Parallel()
 	f := newFront(Options{Replays: NewReplayGuard(0)})
 	for n, status := range []int{200, 204, 299, 300, 302, 400} {
 		f.handle = func(w http.ResponseWriter, _ *http.Request, _ []byte) {
@@ -144,6 +148,7 @@ func (h *hooked) Read(p []byte) (int, error) {
 
 // TestReplayAcrossExpiry: a copy counts by when it came, and its body may come after it has expired.
 func TestReplayAcrossExpiry(t *testing.T) {
+	t.Parallel()
 	for _, late := range []time.Duration{2 * time.Second, DefaultBodyTimeout} {
 		now, body := time.Unix(expiry2030, 0), callback(canaryA)
 		f := newFront(Options{Replays: NewReplayGuard(10), Now: func() time.Time { return now }})
@@ -158,6 +163,7 @@ func TestReplayAcrossExpiry(t *testing.T) {
 // TestReplayWaiter: a copy that waits learns how the first ended, also if that was forgotten
 // meanwhile, for its age or for want of room.
 func TestReplayWaiter(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		limit int
 		late  time.Duration
@@ -183,6 +189,7 @@ func TestReplayWaiter(t *testing.T) {
 // TestReplayHangs: copies of a callback whose handler hangs are sent away after a while, and
 // not told that all is well.
 func TestReplayHangs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(Options{Replays: NewReplayGuard(10)})
 		hang, body := make(chan struct{}), callback(canaryA)

@@ -44,6 +44,7 @@ func keyed(value string) Keys {
 
 // TestOneServiceHangs: it holds up neither a new key of another service nor its revocation.
 func TestOneServiceHangs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hang, current := false, keyed("leaked")
 		r := &reading{f: func(t Target) (Keys, bool, error) {
@@ -73,6 +74,7 @@ func TestOneServiceHangs(t *testing.T) {
 
 // TestOneServiceWithoutKeyring: that there is none is an answer.
 func TestOneServiceWithoutKeyring(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := NewCache(t.Context(), newPlace(canaryA), CacheOptions{}, testTarget, recordTarget)
 		defer c.Close()
@@ -88,6 +90,7 @@ func TestOneServiceWithoutKeyring(t *testing.T) {
 // TestNoKeyringYet: of an application that nobody has taken over yet, nobody knows what is
 // genuine. It is not waited for.
 func TestNoKeyringYet(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace()
 		p.change(func() { p.keys = map[Target]Keys{} })
@@ -107,6 +110,7 @@ func TestNoKeyringYet(t *testing.T) {
 
 // TestOneReadingHangs: who waits for the next is served in time.
 func TestOneReadingHangs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hang := true
 		r := &reading{f: func(Target) (Keys, bool, error) {
@@ -127,6 +131,7 @@ func TestOneReadingHangs(t *testing.T) {
 // TestSlowPlace: one that always takes longer than a reading is given at first is read all the
 // same, and one that is fast again is given up early again.
 func TestSlowPlace(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(canaryA)
 		p.slow = 5 * time.Second
@@ -147,6 +152,7 @@ func TestSlowPlace(t *testing.T) {
 
 // TestCareless: what a Reader makes a mistake about does not take the place of good keys.
 func TestCareless(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gives := testKeys
 		r := &reading{f: func(Target) (Keys, bool, error) { return gives, false, nil }}
@@ -176,6 +182,7 @@ func flood(ctx context.Context, c *Cache, targets []Target) {
 
 // TestManyFlooded: the readings that callbacks of many applications ask for are bounded, too.
 func TestManyFlooded(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p, targets := crowd(150)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -196,6 +203,7 @@ func TestManyFlooded(t *testing.T) {
 
 // TestClosedCache tells at once that it cannot read any more.
 func TestClosedCache(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := NewCache(t.Context(), newPlace(canaryA), CacheOptions{}, testTarget)
 		time.Sleep(3 * time.Second)
@@ -216,6 +224,7 @@ func TestClosedCache(t *testing.T) {
 
 // TestRereadUnsigned: that unsigned callbacks are genuine may be news, too.
 func TestRereadUnsigned(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("x")
 		c := NewCache(t.Context(), p, CacheOptions{}, testTarget, recordTarget)
@@ -240,6 +249,7 @@ func TestRereadUnsigned(t *testing.T) {
 // TestKeyringGone: that a keyring was there and is no more, as on a volume that is not mounted,
 // is no proof that a signature is forged.
 func TestKeyringGone(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(canaryA)
 		c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
@@ -258,6 +268,7 @@ func TestKeyringGone(t *testing.T) {
 
 // TestFloodDelaysNothing: readings that callbacks ask for put off none that is due.
 func TestFloodDelaysNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p, targets := crowd(300)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -288,6 +299,7 @@ func (f *failing) Reread(context.Context, int64, func(Keys) bool) (Keys, error) 
 }
 
 func TestFailingSource(t *testing.T) {
+	t.Parallel()
 	s := &failing{}
 	f := newFront(Options{Keys: s})
 	if w := f.post(callback("x")); w.Code != 503 || s.n != 1 {

@@ -71,6 +71,7 @@ func with(t testing.TB, old, by string) string {
 
 // TestPublishedVectors checks what Tencent's pages show.
 func TestPublishedVectors(t *testing.T) {
+	t.Parallel()
 	for _, v := range []struct {
 		key, sign string
 		expire    int64
@@ -91,6 +92,7 @@ func TestPublishedVectors(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	sign := `"Sign":"` + tiwtest.Sign(canaryA, expiry2030) + `"`
 	unsigned := callback("")
 	deep := strings.Repeat(`{"a":`, MaxDepth-1) + "1" + strings.Repeat("}", MaxDepth-1)
@@ -182,6 +184,7 @@ func TestVerify(t *testing.T) {
 
 // TestZeroKey: with an empty key anybody could sign.
 func TestZeroKey(t *testing.T) {
+	t.Parallel()
 	forged := strings.Replace(callback(""), `"Timestamp"`, `"Sign":"`+tiwtest.Sign("", expiry2030)+`","Timestamp"`, 1)
 	if id, err := Verify([]byte(forged), Keys{SdkAppID: testApp, Accept: []Key{{}, rotator.NewKey("unset", "")}}, testNow); ReasonOf(err) != BadSignature {
 		t.Errorf("%q, %v", id, err)
@@ -198,6 +201,7 @@ func TestZeroKey(t *testing.T) {
 
 // TestWords: what the log tells of a refusal.
 func TestWords(t *testing.T) {
+	t.Parallel()
 	for body, want := range map[string]string{
 		with(t, "1893456000", "1893455879"):                         "expired: it expired 1m1s ago",
 		with(t, "1893456000", "0"):                                  "it expired 525959h59m0s ago",
@@ -218,6 +222,7 @@ func TestWords(t *testing.T) {
 
 // TestPrinting a callback shows nothing that others could be sent with.
 func TestPrinting(t *testing.T) {
+	t.Parallel()
 	c, err := Parse([]byte(callback(canaryA)))
 	if err != nil {
 		t.Fatal(err)
@@ -270,6 +275,7 @@ func TestVerifyAllocates(t *testing.T) {
 // TestParsedDataStays: a parsed callback shares the body, which a pooled decoder must not
 // touch any more.
 func TestParsedDataStays(t *testing.T) {
+	t.Parallel()
 	c, err := Parse([]byte(callback(canaryA)))
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ func good(more ...string) []string {
 }
 
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	c, err := Load(good())
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +36,7 @@ func TestDefaults(t *testing.T) {
 
 // TestBadInputs has one mistake for each row; its variable must be named.
 func TestBadInputs(t *testing.T) {
+	t.Parallel()
 	for _, r := range []struct{ set, want string }{
 		{"TIWKEYD_TARGETS=", "is empty"},
 		{"TIWKEYD_TARGETS= ,", "SdkAppId"},
@@ -131,6 +133,7 @@ func TestBadInputs(t *testing.T) {
 }
 
 func TestAllErrorsAtOnce(t *testing.T) {
+	t.Parallel()
 	_, err := Load([]string{"TIWKEYD_TARGETS=0,x/y,3/z", "TIWKEYD_KEY_LENGTH=1", "TIWKEYD_GRACE=1s", "TIWKEYD_SCHEDULE=?", "TIWKEYD_LOG_LEVEL=?", "TIWKEYD_TENCENT_ENDPOINT=http://a.example"})
 	if err == nil {
 		t.Fatal("no error")
@@ -143,6 +146,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 }
 
 func TestGoodInputs(t *testing.T) {
+	t.Parallel()
 	for _, set := range []string{"TIWKEYD_TENCENT_ENDPOINT=http://127.0.0.1:8080", "TIWKEYD_TENCENT_ENDPOINT=http://[::1]:8080", "TIWKEYD_TENCENT_ENDPOINT=http://localhost:1",
 		"TIWKEYD_TENCENT_ENDPOINT=tiw.intl.tencentcloudapi.com", "TIWKEYD_TENCENT_ENDPOINT=https://tiw.tencentcloudapi.com/", "TIWKEYD_SCHEDULE=@daily", "TIWKEYD_SCHEDULE=CRON_TZ=Asia/Shanghai 0 3 * * 1",
 		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
@@ -156,6 +160,7 @@ func TestGoodInputs(t *testing.T) {
 }
 
 func TestUnknownVariables(t *testing.T) {
+	t.Parallel()
 	c, err := Load(good("TIWKEYD_SHEDULE=x", "TIWKEYD_SERVICE_HOST=1.2.3.4", "TIWKEYD_PORT_9469_TCP=x", "TIWKEYD_SERVICE_PORT_HTTP=1"))
 	if err != nil || !reflect.DeepEqual(c.Unknown, []string{"TIWKEYD_SHEDULE"}) {
 		t.Errorf("%v, %v", c.Unknown, err)
@@ -164,6 +169,7 @@ func TestUnknownVariables(t *testing.T) {
 
 // TestDocumented compares the variables with what the README says of them.
 func TestDocumented(t *testing.T) {
+	t.Parallel()
 	for _, v := range Variables() {
 		if v.Meaning == "" {
 			t.Errorf("%s has no meaning", v.Name)
@@ -231,6 +237,7 @@ func TestEnvFile(t *testing.T) {
 
 // TestKeepVersions and the login that a credential in Vault needs beside a file store.
 func TestKeepVersions(t *testing.T) {
+	t.Parallel()
 	if _, err := Load([]string{"TIWKEYD_TARGETS=1", "TIWKEYD_STORE=file:///var/lib/tiwkeyd", "TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent", "HOME=/nowhere"}); err == nil || !strings.Contains(err.Error(), "log in to Vault") {
 		t.Errorf("a credential in Vault, and no way to log in: %v", err)
 	}

@@ -106,6 +106,7 @@ func count(all []Finding, c Check, s Status) int {
 // TestHangs has one part after the other hang, before thousands of targets: each ends in a
 // failure of its own, and all in less than a minute of the parts' time.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		patient *patient
@@ -148,6 +149,7 @@ func TestHangs(t *testing.T) {
 
 // TestAllAreLookedAt has nothing hang: none of thousands is left out.
 func TestAllAreLookedAt(t *testing.T) {
+	t.Parallel()
 	p := &patient{}
 	all := p.examine(t)
 	if p.described.Load() != targets || p.read.Load() != targets || count(all, Application, OK) != targets || count(all, Keyring, OK) != targets || count(all, VaultPolicy, OK) != targets {
@@ -162,6 +164,7 @@ func TestAllAreLookedAt(t *testing.T) {
 
 // TestInterrupted ends when it is told to, with answers outstanding.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		e := &examination{Subject: Subject{Report: func(Finding) {}, Progress: func(Check, int, int) {}}, because: map[Check]Check{}}
@@ -175,6 +178,7 @@ func TestInterrupted(t *testing.T) {
 
 // TestClock has the bounds: up to a minute is well, up to four is a warning.
 func TestClock(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, c := range []struct {
 		off    time.Duration
@@ -202,6 +206,7 @@ func TestClock(t *testing.T) {
 
 // TestToken is how long the daemon will have a token, by how it comes by it.
 func TestToken(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, c := range []struct {
 		token  vault.TokenInfo
@@ -227,6 +232,7 @@ func TestToken(t *testing.T) {
 }
 
 func TestMisspelt(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string]string{
 		"TIWKEYD_TARGET":           "set TIWKEYD_TARGETS if that is meant, and unset TIWKEYD_TARGET",
 		"TIWKEYD_PROPOGATION":      "set TIWKEYD_PROPAGATION if",
@@ -250,6 +256,7 @@ func TestMisspelt(t *testing.T) {
 // TestMisconfigured: whatever is wrong with the configuration has a mend, and is told with
 // what is not looked at.
 func TestMisconfigured(t *testing.T) {
+	t.Parallel()
 	var all []Finding
 	if c := Configure([]string{"TIWKEYD_KEY_LENGTH=1", "TIWKEYD_STORE=x", "TIWKEYD_TENCENT_CREDENTIALS=x", "TIWKEYD_GRACE=1s", "VAULT_AUTH_METHOD=x", "TIWKEYD_TARGET=1"}, func(f Finding) { all = append(all, f) }); c != nil {
 		t.Fatal("it is taken for right")

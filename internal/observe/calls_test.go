@@ -26,6 +26,7 @@ func asked(operation, result string) string {
 
 // TestTencentCalls counts each answer under its class, and the time it took.
 func TestTencentCalls(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		api := r.API(r.w)
@@ -63,6 +64,7 @@ func TestTencentCalls(t *testing.T) {
 
 // TestStoreCalls does the same for the store, and hands everything through.
 func TestStoreCalls(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		s := r.Store(r.w)
@@ -102,6 +104,7 @@ func TestStoreCalls(t *testing.T) {
 
 // TestSteps counts what was done and what failed.
 func TestSteps(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.w.setErrs = []error{answered(rotator.Doubtful, "InternalError"), answered(rotator.RefusedForNow, "LimitExceeded")}
@@ -143,6 +146,7 @@ func everything(t *testing.T) *rig {
 
 // TestLint is what Prometheus's own rules say, and that no label has a value from outside.
 func TestLint(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		text := everything(t).scrape(t)
 		problems, err := promlint.New(strings.NewReader(text)).Lint()
@@ -160,6 +164,7 @@ func TestLint(t *testing.T) {
 
 // TestDocumented compares the metrics with what docs/operations.md says of them.
 func TestDocumented(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		families, err := everything(t).Registry.Gather()
 		if err != nil {
@@ -190,6 +195,7 @@ func TestDocumented(t *testing.T) {
 
 // TestBuildAndReloads.
 func TestBuildAndReloads(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		begun := seconds(time.Since(time.Unix(0, 0)))
@@ -208,6 +214,7 @@ func TestBuildAndReloads(t *testing.T) {
 
 // TestToken: known, not known, and a store that has none.
 func TestToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.expect("the store has none", map[string]string{"tiwkeyd_vault_token_ttl_seconds": ""})
@@ -222,6 +229,7 @@ func TestToken(t *testing.T) {
 
 // TestAPIsOfEveryService have a name, so that no label is empty.
 func TestAPIsOfEveryService(t *testing.T) {
+	t.Parallel()
 	for _, s := range rotator.Services() {
 		set, describe := tencent.APIs(s)
 		if !strings.HasPrefix(set, "Set") || !strings.HasPrefix(describe, "Describe") {
@@ -232,6 +240,7 @@ func TestAPIsOfEveryService(t *testing.T) {
 
 // TestBrokenOff: a read whose caller went away says nothing about the store.
 func TestBrokenOff(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		s := r.Store(r.w)

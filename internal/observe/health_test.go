@@ -31,6 +31,7 @@ func (r *rig) tells(when, path string, code int, text string) {
 
 // TestReady: the store, the login, and whether keys are replaced in time.
 func TestReady(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one, two)
 		r.tells("before the first read", "/readyz", 503, "the store was not read yet")
@@ -72,6 +73,7 @@ func TestReady(t *testing.T) {
 
 // TestMet: every target that is served, and none before the store was listed where it tells which.
 func TestMet(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one, two)
 		met := func(when string, want bool) {
@@ -101,6 +103,7 @@ func TestMet(t *testing.T) {
 // TestLongUnread: an engine that does not read counts no more as ready, though the last read
 // was good.
 func TestLongUnread(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		stop := r.run()
@@ -116,6 +119,7 @@ func TestLongUnread(t *testing.T) {
 
 // TestOverdue counts from when the key was due, but not from before the start.
 func TestOverdue(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		r := newRig(t, w, one, two)
@@ -153,6 +157,7 @@ func TestOverdue(t *testing.T) {
 
 // TestManyOverdue: the line stays short.
 func TestManyOverdue(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var ts []rotator.Target
 		for n := range int64(50) {
@@ -174,6 +179,7 @@ func TestManyOverdue(t *testing.T) {
 
 // TestStuck: a visit that does not get on, though everything in it has a deadline.
 func TestStuck(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		r := newRig(t, w, one)
@@ -203,6 +209,7 @@ func TestStuck(t *testing.T) {
 
 // TestNothingServed: before there is an engine.
 func TestNothingServed(t *testing.T) {
+	t.Parallel()
 	m := New(Build{})
 	if err := m.Alive(); err != nil {
 		t.Error(err)
@@ -215,6 +222,7 @@ func TestNothingServed(t *testing.T) {
 
 // TestPages: there are three, to be read.
 func TestPages(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newWorld(), one)
 	for path, want := range map[string]string{"/metrics": "tiwkeyd_targets_overdue 0", "/healthz": "ok"} {
 		w := httptest.NewRecorder()

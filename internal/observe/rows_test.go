@@ -23,6 +23,7 @@ func (r *rig) row(t rotator.Target) Row {
 
 // TestRows are in the order of the configuration, and agree with the metrics.
 func TestRows(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), two, one)
 		if rows := r.Report().Rows; len(rows) != 2 || rows[0].Target != two || rows[1].Target != one || rows[0].Phase != phaseUnread || rows[0].Trouble != (Trouble{}) {
@@ -45,6 +46,7 @@ func TestRows(t *testing.T) {
 
 // TestTrouble is told as long as it lasts.
 func TestTrouble(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what       string
 		breaks     func(*world)
@@ -83,6 +85,7 @@ func TestTrouble(t *testing.T) {
 // process that comes to know of it from the keyring alone, and a step in between that went
 // well does not hide it.
 func TestTroubleOfARotation(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		r := newRig(t, w, one)
@@ -117,6 +120,7 @@ func TestTroubleOfARotation(t *testing.T) {
 
 // TestTroubleOfTheStore ends with the next answer, before Tencent is asked again.
 func TestTroubleOfTheStore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		stop := r.run()

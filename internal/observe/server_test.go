@@ -45,6 +45,7 @@ func free(t *testing.T) (addr, port string) {
 
 // TestMove serves at one address after the other.
 func TestMove(t *testing.T) {
+	t.Parallel()
 	s := &Server{Handler: New(Build{}).Handler()}
 	defer s.Close()
 	if s.Addr() != "" {
@@ -105,6 +106,7 @@ func TestMove(t *testing.T) {
 
 // TestTakenBack: the port is ours at one address and somebody else's at another.
 func TestTakenBack(t *testing.T) {
+	t.Parallel()
 	s := &Server{Handler: New(Build{}).Handler()}
 	defer s.Close()
 	a, port := free(t)

@@ -13,6 +13,7 @@ import (
 // TestLifeOfATarget follows the series of a target from before the first read to the second
 // rotation, by a clock that stands still in between.
 func TestLifeOfATarget(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		time.Sleep(time.Second)
@@ -65,6 +66,7 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 // TestRolledBack: refused for good. What counts next is the next attempt.
 func TestRolledBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.w.setErrs = []error{answered(rotator.Refused, "ResourceUnavailable.ServiceExpired")}
@@ -82,6 +84,7 @@ func TestRolledBack(t *testing.T) {
 
 // TestReasons are those of what was asked for, and another for what no program of ours wrote.
 func TestReasons(t *testing.T) {
+	t.Parallel()
 	for _, reason := range []rotator.Reason{rotator.BySignal, rotator.ByCommand, rotator.ByRevoke, "evil\"} 1\nx"} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, newWorld(), one)
@@ -101,6 +104,7 @@ func TestReasons(t *testing.T) {
 
 // TestUnsigned: an application that has no key until its first one is in force.
 func TestUnsigned(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.w.inForce[one] = rotator.Key{}
@@ -114,6 +118,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestUnadopted: Tencent does not tell which key is in force.
 func TestUnadopted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.w.change(func() { r.w.storeErr = errAway })
@@ -138,6 +143,7 @@ func TestUnadopted(t *testing.T) {
 
 // TestDrift stays until Tencent tells of a key of ours again.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one, two)
 		stop := r.run()
@@ -161,6 +167,7 @@ func TestDrift(t *testing.T) {
 
 // TestAnotherReplica owns the rotation in hand.
 func TestAnotherReplica(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		a, b := newRig(t, w, one), newRig(t, w, one)
@@ -188,6 +195,7 @@ func TestAnotherReplica(t *testing.T) {
 
 // TestReload: what was counted stays, what is served no more goes, and the new one comes.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		r.w.setErrs = []error{answered(rotator.Doubtful, "InternalError")}
@@ -214,6 +222,7 @@ func TestReload(t *testing.T) {
 // TestManyTargets: with more than maxSeries targets only those that somebody may be woken for have
 // series of their own, and the totals are of all.
 func TestManyTargets(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, ts := newWorld(), make([]rotator.Target, maxSeries+1)
 		for i := range ts {

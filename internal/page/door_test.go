@@ -18,6 +18,7 @@ func rotateForm(csrf string) url.Values {
 
 // TestRotate: who has logged in can ask for a key, is told so once, and is logged with its address.
 func TestRotate(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	csrf := r.login()
 	if body := r.get("/target/1400000001/whiteboard-push"); !strings.Contains(body, "Rotate now") || !strings.Contains(body, csrf) {
@@ -61,6 +62,7 @@ func TestRotate(t *testing.T) {
 
 // TestWaysAround are all that a stranger may try to have a key rotated.
 func TestWaysAround(t *testing.T) {
+	t.Parallel()
 	set := func(pairs ...string) func(*http.Request) {
 		return func(req *http.Request) {
 			for i := 0; i < len(pairs); i += 2 {
@@ -153,6 +155,7 @@ func TestWaysAround(t *testing.T) {
 
 // TestSessions end: with time, with another token, and where there are too many.
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	resp, _ := r.send("POST", "/login", url.Values{"token": {token}})
 	c := resp.Cookies()[0]
@@ -211,6 +214,7 @@ func TestSessions(t *testing.T) {
 
 // TestGuessing: wrong tokens are refused, logged without what was tried, and slowed down.
 func TestGuessing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for n := range 5 {
 		resp, body := r.send("POST", "/login", url.Values{"token": {"wrong-GUESS"}, "back": {"/?q=1"}})
@@ -248,6 +252,7 @@ func TestGuessing(t *testing.T) {
 
 // TestBack leads to a page of ours, and nowhere else.
 func TestBack(t *testing.T) {
+	t.Parallel()
 	for back, want := range map[string]string{"": "/", "/": "/", "/?q=1&state=wrong": "/?q=1&state=wrong", "/target/1/online-record": "/target/1/online-record", "//evil.example": "/", "//evil.example/": "/", "//evil.example/target/1/x": "/", "https://evil.example/": "/",
 		`/\evil.example`: "/", `\\evil.example`: "/", "javascript:alert(1)": "/", "/logout": "/", "evil": "/", "/target/../logout": "/target/../logout", "/\t/evil.example": "/", "//u@evil.example/target/": "/", "/#x": "/", "http:/target/1": "/", "%2F%2Fevil.example": "/"} {
 		if got := inside(back); got != want {

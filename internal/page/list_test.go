@@ -14,6 +14,7 @@ import (
 
 // TestQueries: bad values are as if they were not there, and links keep what is good.
 func TestQueries(t *testing.T) {
+	t.Parallel()
 	for query, want := range map[string]string{
 		"": "/", "q=+14+&state=wrong&sort=age&dir=desc&page=2": "/?dir=desc&page=2&q=14&sort=age&state=wrong",
 		"state=x&sort=y&dir=up&page=-3": "/", "page=x": "/", "page=0": "/", "dir=desc": "/", "sort=&dir=desc": "/", "q=KQ7": "/?q=kq7",
@@ -66,6 +67,7 @@ func FuzzList(f *testing.F) {
 // TestPaging: the pages of a list have each of its targets once, in order, whatever it is
 // sorted by and filtered to.
 func TestPaging(t *testing.T) {
+	t.Parallel()
 	all := append(pagetest.States(), pagetest.Many(300)[20:]...)
 	sorts := []string{"", "target", "state", "key", "age", "next", "error"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -128,6 +130,7 @@ func TestPaging(t *testing.T) {
 // TestOrder: what is wrong comes first by itself, what is not known comes last, and a head tells
 // how its column is sorted.
 func TestOrder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	order := func(path string) (apps []string) {
 		for _, m := range regexp.MustCompile(`<tr[^>]*><th scope="row" class="t"><a href="/target/14000000(\d\d)/`).FindAllStringSubmatch(r.get(path), -1) {

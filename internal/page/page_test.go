@@ -20,6 +20,7 @@ var paths = []string{"/", "/?q=none", "/?state=wrong", "/login", "/target/140000
 
 // TestHeaders are on every answer, also on one that refuses.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, path := range paths {
 		resp, body := r.send("GET", path, nil)
@@ -45,6 +46,7 @@ func TestHeaders(t *testing.T) {
 
 // TestFiles are kept for long under the address of this version, and not under another's.
 func TestFiles(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	files := regexp.MustCompile(`/static/[0-9a-f]{12}/[a-z.]+`).FindAllString(r.get("/"), -1)
 	if len(files) != 3 {
@@ -66,6 +68,7 @@ func TestFiles(t *testing.T) {
 // TestWellFormed: every page is a tree, whatever the texts in it are, and none of them became
 // a part of it.
 func TestWellFormed(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.login()
 	for i := range r.rows {
@@ -104,6 +107,7 @@ func TestWellFormed(t *testing.T) {
 
 // TestStates: what the list says of each target.
 func TestStates(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	lines := map[string]line{}
 	for i := range r.rows {
@@ -162,6 +166,7 @@ func TestStates(t *testing.T) {
 
 // TestTimeline: what is drawn where.
 func TestTimeline(t *testing.T) {
+	t.Parallel()
 	now := pagetest.Now
 	for _, c := range []struct {
 		what    string
@@ -186,6 +191,7 @@ func TestTimeline(t *testing.T) {
 }
 
 func TestWords(t *testing.T) {
+	t.Parallel()
 	now := pagetest.Now
 	for d, want := range map[time.Duration]string{0: "now", 400 * time.Millisecond: "now", -900 * time.Millisecond: "now", time.Second: "in 1 s", -59 * time.Second: "59 s ago", time.Minute: "in 1 min", -61 * time.Second: "1 min 1 s ago",
 		time.Hour + 59*time.Minute + 59*time.Second: "in 1 h 59 min", -25 * time.Hour: "1 d 1 h ago", 400 * 24 * time.Hour: "in 400 d"} {
@@ -201,6 +207,7 @@ func TestWords(t *testing.T) {
 // TestWeight: a page whose targets all have the longest history, an error and a pending key
 // stays below 100 kB, and so do a target's own page and all that a browser loads besides.
 func TestWeight(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.rows = pagetest.Many(10000)
 	r.login()
@@ -221,6 +228,7 @@ func (r *rig) filesOf(body string) []string {
 
 // TestAdviceDocumented: docs/operations.md says the same as the pages.
 func TestAdviceDocumented(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +242,7 @@ func TestAdviceDocumented(t *testing.T) {
 
 // TestNoToken: without a token there is nothing to press, and nothing that a form would do.
 func TestNoToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.token = ""
 	for _, path := range []string{"/", "/target/1400000001/whiteboard-push"} {

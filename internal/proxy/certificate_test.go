@@ -64,6 +64,7 @@ func replace(t *testing.T, path string, content []byte) {
 
 // TestCertificate is read again when it changes, and kept as long as the new one is no good.
 func TestCertificate(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	log := &locked{}

@@ -85,6 +85,7 @@ func closing(t *testing.T, when string) (url string, answered func() map[string]
 // TestClosingReceiver loses nothing: what was on an idle connection that the receiver closed
 // at that moment is sent again.
 func TestClosingReceiver(t *testing.T) {
+	t.Parallel()
 	for when, padding := range map[string]int{afterAnswer: 0, insteadOfAnswer: 0, whileSent: 900_000} {
 		t.Run(when, func(t *testing.T) {
 			at, answered := closing(t, when)
@@ -120,6 +121,7 @@ func TestClosingReceiver(t *testing.T) {
 
 // TestBrokenReceiver: what may be no idle connection's end is not repeated.
 func TestBrokenReceiver(t *testing.T) {
+	t.Parallel()
 	at, answered := closing(t, amidAnswer)
 	r := newRig(t, func(o *Options) { o.Upstream = parse(t, at) })
 	for i, want := range []int{http.StatusOK, http.StatusBadGateway, http.StatusOK, http.StatusBadGateway} {
@@ -136,6 +138,7 @@ func TestBrokenReceiver(t *testing.T) {
 
 // TestBrokenAnswer: an answer that breaks off is no success.
 func TestBrokenAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.receiver.handle = func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "first")
@@ -159,6 +162,7 @@ func TestBrokenAnswer(t *testing.T) {
 
 // TestErrors tells those apart that mean that nothing has come to the receiver.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	wrap := func(op string, err error) error {
 		return fmt.Errorf("x: %w", &net.OpError{Op: op, Net: "tcp", Err: os.NewSyscallError(op, err)})
 	}
@@ -178,6 +182,7 @@ func TestErrors(t *testing.T) {
 // TestDyingReceiver: one that takes a callback and then dies gets it twice at most, however
 // many connections to it were idle.
 func TestDyingReceiver(t *testing.T) {
+	t.Parallel()
 	t.Run("listening", func(t *testing.T) { dying(t, false) })
 	t.Run("no more listening", func(t *testing.T) { dying(t, true) })
 }

@@ -18,6 +18,7 @@ import (
 // TestNamesByLetter: a letter or a digit in a name is that, and everything else may be taken
 // for a dash.
 func TestNamesByLetter(t *testing.T) {
+	t.Parallel()
 	for _, c := range "azm059" {
 		if name := strings.ReplaceAll("X-Tiwkeyd-Key-Id", "-", string(c)); ours(name) {
 			t.Errorf("%s is taken for ours", name)
@@ -32,6 +33,7 @@ func TestNamesByLetter(t *testing.T) {
 
 // TestMoreNames: what receivers know a repeated callback by is ours, too.
 func TestMoreNames(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"X-Idempotency-Key", "x_idempotency_key", "X-Real-Ip", "x.real.ip"} {
 		if !ours(name) {
 			t.Errorf("%s is not taken for ours", name)
@@ -41,6 +43,7 @@ func TestMoreNames(t *testing.T) {
 
 // TestRootUpstream: a receiver that is named with the slash behind it has no path of its own.
 func TestRootUpstream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Upstream = parse(t, "/") })
 	body := callback(1)
 	if status := r.raw(fmt.Sprintf("POST /a/b?x=1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)); status != 200 || r.receiver.requests()[0].RequestURI != "/a/b?x=1" {
@@ -50,6 +53,7 @@ func TestRootUpstream(t *testing.T) {
 
 // TestLogged: what is refused is told in the proxy's own log.
 func TestLogged(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	if status, _ := r.post("{"); status != http.StatusBadRequest || !strings.Contains(r.log.String(), "callback not handed on") {
 		t.Errorf("%d, log:\n%s", status, r.log)
@@ -59,6 +63,7 @@ func TestLogged(t *testing.T) {
 // TestBounded: a receiver that does not answer the network's questions is not waited for
 // without end. That cannot be shown in short: the times are seconds.
 func TestBounded(t *testing.T) {
+	t.Parallel()
 	p := newPatient(Options{UpstreamTimeout: hang})
 	for name, transport := range map[string]*http.Transport{"pooled": p.pooled, "fresh": p.fresh} {
 		if transport.DialContext == nil || transport.TLSHandshakeTimeout <= 0 || transport.ResponseHeaderTimeout != hang || transport.IdleConnTimeout <= 0 {
@@ -72,6 +77,7 @@ func TestBounded(t *testing.T) {
 
 // TestUnrepeatable: a body that is not there any more is not sent again.
 func TestUnrepeatable(t *testing.T) {
+	t.Parallel()
 	at, answered := closing(t, insteadOfAnswer)
 	p := newPatient(Options{UpstreamWait: hang, Log: slog.New(slog.DiscardHandler)})
 	defer p.pooled.CloseIdleConnections()
@@ -94,6 +100,7 @@ func TestUnrepeatable(t *testing.T) {
 
 // TestUnreadableCertificate is not told to have expired.
 func TestUnreadableCertificate(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tls.pem")
 	replace(t, path, []byte("nonsense"))
 	if _, err := LoadCertificate(path, path, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "read the TLS certificate from") {
@@ -113,6 +120,7 @@ func (p *twoPlaces) ReadKeys(ctx context.Context, t webhook.Target) (webhook.Key
 
 // TestFailing tells of each target whether it can be read.
 func TestFailing(t *testing.T) {
+	t.Parallel()
 	other := target
 	other.SdkAppID = 7
 	cache := webhook.NewCache(t.Context(), &twoPlaces{}, webhook.CacheOptions{}, target, other)

@@ -43,6 +43,7 @@ const ageSeries, keysSeries = `tiwkeyd_proxy_keys_age_seconds{target="1400000001
 
 // TestMetrics has the values after a mix of requests.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	cache := newCache(t, &place{})
 	r := newRig(t, func(o *Options) {
 		o.Webhook.Keys, o.Metrics, o.Webhook.Replays, o.Webhook.MaxBody = cache, NewMetrics(cache), webhook.NewReplayGuard(0), 5000
@@ -78,6 +79,7 @@ func TestMetrics(t *testing.T) {
 
 // TestSumOfTime: the duration is counted to the end of the answer.
 func TestSumOfTime(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.UpstreamTimeout = 30 * time.Millisecond })
 	wait := make(chan struct{})
 	defer close(wait)
@@ -92,6 +94,7 @@ func TestSumOfTime(t *testing.T) {
 
 // TestLint is what Prometheus's own rules say. The names that are not ours are not checked.
 func TestLint(t *testing.T) {
+	t.Parallel()
 	cache := newCache(t, &place{})
 	await(t, "the keys are there", cache.Ready)
 	text := scrape(t, NewMetrics(cache))
@@ -125,6 +128,7 @@ func TestLint(t *testing.T) {
 // TestKeyAge grows while the place where the keys are is away, and there is none before they
 // were ever read.
 func TestKeyAge(t *testing.T) {
+	t.Parallel()
 	p := &place{}
 	p.away.Store(true)
 	cache := newCache(t, p)

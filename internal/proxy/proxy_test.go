@@ -14,6 +14,7 @@ import (
 
 // TestHandedOn: what is genuine comes to the receiver as it was sent, with what was verified.
 func TestHandedOn(t *testing.T) {
+	t.Parallel()
 	odd := strings.Replace(callback(1), "teacher", "te\xff\\ud83d\u2028cher", 1)
 	for _, c := range []struct {
 		name, at, uri, want, body string
@@ -67,6 +68,7 @@ func TestHandedOn(t *testing.T) {
 // TestSpoofs: nothing of what the sender says under the proxy's own names comes through, in
 // no spelling that a receiver may take for them, and it cannot take away what the proxy says.
 func TestSpoofs(t *testing.T) {
+	t.Parallel()
 	names := []string{"X-Tiwkeyd-Key-Id", "x_tiwkeyd_key_id", "X-TIWKEYD-anything", "X-Tiwkeyd_Sdk-App-Id", "x-tiwkeyd-", "X.Tiwkeyd!Key~Id", "X-Tiwkeyd-Event-Type",
 		"Idempotency-Key", "idempotency_key", "IDEMPOTENCY.KEY", "X-Forwarded-For", "x_forwarded_for", "X-Forwarded-Host", "X_Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded_Proto", "Forwarded"}
 	spoofs, trailers := "", ""
@@ -116,6 +118,7 @@ func TestSpoofs(t *testing.T) {
 
 // TestLikeNames: headers whose names only resemble the proxy's own are the sender's affair.
 func TestLikeNames(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	body := callback(1)
 	names := []string{"X-Tiwkeyd", "X-Tiwkeyds-Key-Id", "My-X-Tiwkeyd-Key-Id", "Idempotency-Keys", "X-Forwarded-Port"}
@@ -136,6 +139,7 @@ func TestLikeNames(t *testing.T) {
 // TestUpgrade: who has a genuine callback gets no connection on which to send anything else,
 // and a receiver that minds Expect does not get to see it: the body is there already.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.receiver.handle = func(w http.ResponseWriter, q *http.Request) {
 		if q.Header["Connection"] != nil {
@@ -160,6 +164,7 @@ func TestUpgrade(t *testing.T) {
 
 // TestEventType is in a header if it is fit for one. The signature does not cover it.
 func TestEventType(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("e", 64)
 	for _, c := range []struct{ name, event, want string }{
 		{"known", event, event}, {"every kind of character", "Az09._-", "Az09._-"}, {"as long as may be", long, long}, {"too long by one", long + "e", ""}, {"none", "", ""},
@@ -183,6 +188,7 @@ func TestEventType(t *testing.T) {
 
 // TestUnsigned: there is no key's id where there is no key.
 func TestUnsigned(t *testing.T) {
+	t.Parallel()
 	for _, allow := range []bool{true, false} {
 		r := newRig(t, func(o *Options) {
 			o.Webhook.Keys, o.Webhook.AllowUnsigned = webhook.Static{{SdkAppID: testApp, AcceptUnsigned: true}}, allow
@@ -204,6 +210,7 @@ func TestUnsigned(t *testing.T) {
 
 // TestRefused: nothing that is not genuine comes to the receiver.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Webhook.MaxBody = 2000 })
 	good := callback(1)
 	for _, c := range []struct {
@@ -247,6 +254,7 @@ func series(result string) string {
 
 // TestAnswers of the receiver are handed back as they are, whatever they are.
 func TestAnswers(t *testing.T) {
+	t.Parallel()
 	for _, code := range []int{200, 204, 302, 404, 500, 503} {
 		r := newRig(t, nil)
 		r.receiver.handle = func(w http.ResponseWriter, _ *http.Request) {

@@ -69,6 +69,7 @@ const againText = "the receiver does not listen; it is tried again"
 
 // TestRestartingReceiver: while it does not listen callbacks wait, and come to it once each.
 func TestRestartingReceiver(t *testing.T) {
+	t.Parallel()
 	d := newDeaf(t)
 	r := newRig(t, func(o *Options) { o.Upstream = parse(t, d.url) })
 	const n = 20
@@ -106,6 +107,7 @@ func TestRestartingReceiver(t *testing.T) {
 
 // TestNoReceiver is told to the sender, the log and the metrics.
 func TestNoReceiver(t *testing.T) {
+	t.Parallel()
 	for wait, again := range map[time.Duration]bool{0: false, -time.Second: false, 80 * time.Millisecond: true} {
 		d := newDeaf(t)
 		r := newRig(t, func(o *Options) { o.Upstream, o.UpstreamWait = parse(t, d.url), wait })
@@ -129,6 +131,7 @@ func TestNoReceiver(t *testing.T) {
 
 // TestOtherFailure is not waited for: something was sent.
 func TestOtherFailure(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.receiver.handle = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 	if status, _ := r.post(callback(1)); status != http.StatusBadGateway || len(r.receiver.requests()) != 1 || strings.Contains(r.log.String(), againText) {
@@ -149,6 +152,7 @@ func TestOtherFailure(t *testing.T) {
 
 // TestSlowReceiver is given up after the timeout.
 func TestSlowReceiver(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.UpstreamTimeout = 50 * time.Millisecond })
 	r.receiver.handle = func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() }
 	if status, _ := r.post(callback(1)); status != http.StatusBadGateway || value(t, r.metrics, series(failed)) != "1" || !strings.Contains(r.log.String(), "timeout awaiting response headers") {
@@ -198,6 +202,7 @@ func (r *rig) done() bool {
 // TestGoneSender: who sent a callback and goes away may not send it again. It comes to the
 // receiver all the same, which is not disturbed.
 func TestGoneSender(t *testing.T) {
+	t.Parallel()
 	d := newDeaf(t)
 	r := newRig(t, func(o *Options) { o.Upstream = parse(t, d.url) })
 	r.goneFrom(func() bool { return strings.Contains(r.log.String(), againText) })
@@ -224,6 +229,7 @@ func TestGoneSender(t *testing.T) {
 // TestGoneSenderReplay: what the receiver has taken and said so of is not sent to it again, though
 // nobody waited for all that it said.
 func TestGoneSenderReplay(t *testing.T) {
+	t.Parallel()
 	for _, words := range []string{"", "ok", strings.Repeat("long", 20000)} {
 		r := newRig(t, func(o *Options) { o.Webhook.Replays = webhook.NewReplayGuard(0) })
 		goOn := make(chan struct{})
@@ -248,6 +254,7 @@ func TestGoneSenderReplay(t *testing.T) {
 // TestStalledAnswer: of an answer that has begun and nobody waits for, the rest is not waited
 // for either.
 func TestStalledAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	ended := make(chan struct{})
 	var begun atomic.Bool
@@ -265,6 +272,7 @@ func TestStalledAnswer(t *testing.T) {
 
 // TestStreaming: what the receiver has said is handed back before it has said all.
 func TestStreaming(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<19)
 	goOn := make(chan struct{})
@@ -298,6 +306,7 @@ func TestStreaming(t *testing.T) {
 
 // TestReuse: connections to the receiver are kept, also those of many callbacks at once.
 func TestReuse(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	const n = 16
 	var all sync.WaitGroup

@@ -162,6 +162,7 @@ func (f *fleet) settled() {
 // paused and cut off, Vault is sealed, and calls get lost. With TIWKEYD_SIM_FLEETS it is that many
 // days, of a thousand applications each.
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	days, n := 1, 60
 	if v := os.Getenv("TIWKEYD_SIM_FLEETS"); v != "" {
 		var err error
@@ -244,6 +245,7 @@ func (f *fleet) seal(d time.Duration) {
 // share waits for its lease to end, and for its turn within the limit.
 func TestPartition(t *testing.T) {
 	slow(t)
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := 300
 		if os.Getenv("TIWKEYD_SIM_FLEETS") != "" {

@@ -84,6 +84,7 @@ func number(t *testing.T, s string) int64 {
 
 // TestReplay: the same seed gives the same history, to the last line.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(5) {
 		a, b := Play(options(seed)), Play(options(seed))
 		if a.Timeline(1<<30) != b.Timeline(1<<30) || a.Result().Events == 0 || a.read == 0 {
@@ -101,6 +102,7 @@ func TestReplay(t *testing.T) {
 // TestMutants: each guard of the protocol that is taken away is missed, and soon. docs/proof.md
 // has the figures. TIWKEYD_SIM_SHOW shows the shortest history found for each.
 func TestMutants(t *testing.T) {
+	t.Parallel()
 	table, err := os.ReadFile("../../docs/proof.md")
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +150,7 @@ func hunt(m Mutant) (o Options, events int, found bool) {
 // TestShrink: of what goes wrong in a world most has nothing to do with the violation.
 func TestShrink(t *testing.T) {
 	slow(t)
+	t.Parallel()
 	o, _, found := hunt(OneClock)
 	if !found {
 		t.Fatal("there is nothing to make small")

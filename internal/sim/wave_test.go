@@ -11,6 +11,7 @@ import (
 // how much of Tencent's limit is used, how many calls it refuses, and what each rotation costs.
 func TestWave(t *testing.T) {
 	slow(t)
+	t.Parallel()
 	for _, r := range []struct {
 		members, targets int
 		used, looks      float64

@@ -54,6 +54,7 @@ func mounted() int {
 }
 
 func TestFullAndReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
 	c := child(t, "mounted", t.TempDir())
 	if os.Geteuid() == 0 {
 		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 var childTarget = rotator.Target{SdkAppID: 77, Service: rotator.WhiteboardPush}
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	dirs := map[string]string{}
 	storetest.Run(t, func(t *testing.T) rotator.Store {
 		name := strings.Split(t.Name(), "/")[1]
@@ -92,6 +93,7 @@ func increment() int {
 }
 
 func TestProcessesTakeTurns(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "keys")
 	var outs []*strings.Builder
 	var cs []*exec.Cmd
@@ -126,6 +128,7 @@ func TestProcessesTakeTurns(t *testing.T) {
 // TestKilledWhileWriting kills a process that does nothing but replace the file; whatever
 // it left, the store goes on from a whole version.
 func TestKilledWhileWriting(t *testing.T) {
+	t.Parallel()
 	for round := range 5 {
 		dir := filepath.Join(t.TempDir(), "keys")
 		c := child(t, "increment", dir)
@@ -189,6 +192,7 @@ func TestModes(t *testing.T) {
 }
 
 func TestRefusesWhatOthersCanReach(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	must := func(err error) {
 		t.Helper()
@@ -256,6 +260,7 @@ func limited() int {
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "keys")
 	s, err := Open(dir)
 	if err != nil {
@@ -279,6 +284,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestAdvice(t *testing.T) {
+	t.Parallel()
 	for _, err := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT, syscall.EACCES, syscall.EPERM} {
 		wrapped := advise(&os.PathError{Op: "write", Path: "/x", Err: err})
 		if !errors.Is(wrapped, err) || strings.Count(wrapped.Error(), ":") < 2 {
@@ -290,6 +296,7 @@ func TestAdvice(t *testing.T) {
 // TestWrittenIsWhenItBecameReadable has a write whose own time is long past when the file
 // takes its name, as on a slow disk.
 func TestWrittenIsWhenItBecameReadable(t *testing.T) {
+	t.Parallel()
 	s, err := Open(filepath.Join(t.TempDir(), "keys"))
 	if err != nil {
 		t.Fatal(err)

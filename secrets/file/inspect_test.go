@@ -9,6 +9,7 @@ import (
 
 // TestInspect looks at directories of every kind, and leaves them as they are.
 func TestInspect(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	must := func(err error) {
 		t.Helper()

@@ -12,6 +12,7 @@ import (
 )
 
 func TestTargets(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
 	s, err := Open(dir)
 	if err != nil {

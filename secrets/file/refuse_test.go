@@ -17,6 +17,7 @@ import (
 
 // TestRefusesOnRead has what is on the disk changed under an open store.
 func TestRefusesOnRead(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		spoil func(dir, file string) error
 		want  string
@@ -75,6 +76,7 @@ func TestRefusesOnRead(t *testing.T) {
 // before the write is told: or after a power failure Tencent could sign with a key that the
 // keyring does not have.
 func TestOnDiskBeforeItCounts(t *testing.T) {
+	t.Parallel()
 	s, err := Open(filepath.Join(t.TempDir(), "keys"))
 	if err != nil {
 		t.Fatal(err)
@@ -114,6 +116,7 @@ var errSkip = errors.New("only root can")
 // TestWrittenIsTheLater of the writer's time and the inode's change; the content's time, which
 // a restore or a slow disk makes older, does not count.
 func TestWrittenIsTheLater(t *testing.T) {
+	t.Parallel()
 	began := time.Now().Add(-time.Second)
 	for name, now := range map[string]time.Time{"long ago": time.Unix(1, 0), "a clock ahead": began.Add(time.Hour)} {
 		s, err := Open(filepath.Join(t.TempDir(), "keys"))

@@ -62,6 +62,7 @@ func (s *scripted) write(keys ...string) {
 
 // TestReceiver: its verdict rests on when things happened, not on when it got to see them.
 func TestReceiver(t *testing.T) {
+	t.Parallel()
 	const lag, poll = 10 * time.Second, 25 * time.Millisecond
 	for _, c := range []struct {
 		name string

@@ -8,6 +8,7 @@ import (
 
 // TestVectors proves the signature against the two published examples of API 3.0.
 func TestVectors(t *testing.T) {
+	t.Parallel()
 	for _, v := range []struct{ value, payload, signature string }{
 		{`\u672a\u547d\u540d`, "35e9c5b0e3ae67532d3c9f17ead6c90222632e5b1ff7f6e89887f1398934f064", "72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168"},
 		{`unnamed`, "99d58dfbc6745f6747f36bfca17dee5e6881dc0428a0a36f96199342bc5b4907", "63eae8f4b793c20564dafd5a5f62817d6e8de7ce5d4fb2d38f7babf1531c493c"},
@@ -26,6 +27,7 @@ func TestVectors(t *testing.T) {
 
 // TestCallbackVectors proves the callback's signature against both published examples.
 func TestCallbackVectors(t *testing.T) {
+	t.Parallel()
 	if got := Sign("Xz4ZgayTr7rMgWQrH", 1588040109); got != "a2dabb362a9b811c0e26953a6276a41c" {
 		t.Error(got)
 	}
@@ -37,6 +39,7 @@ func TestCallbackVectors(t *testing.T) {
 const goodHeader = "TC3-HMAC-SHA256 Credential=AKID/2026-01-01/tiw/tc3_request, SignedHeaders=content-type;host, Signature=abc"
 
 func TestParseAuthorization(t *testing.T) {
+	t.Parallel()
 	a, err := parseAuthorization(goodHeader)
 	if err != nil || a.secretID != "AKID" || a.date != "2026-01-01" || a.service != "tiw" || a.signature != "abc" || len(a.signedHeaders) != 2 {
 		t.Errorf("%+v, %v", a, err)
@@ -61,6 +64,7 @@ func FuzzAuthorization(f *testing.F) {
 
 // TestUnsignedRequests sends what the client never would.
 func TestUnsignedRequests(t *testing.T) {
+	t.Parallel()
 	s, err := Start(Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +107,7 @@ func TestUnsignedRequests(t *testing.T) {
 }
 
 func TestParameters(t *testing.T) {
+	t.Parallel()
 	set, describe := calls["SetWhiteboardPushCallbackKey"], calls["DescribeWhiteboardPushCallback"]
 	for _, c := range []struct {
 		call call

@@ -74,6 +74,7 @@ func ids(k webhook.Keys) string {
 }
 
 func TestReader(t *testing.T) {
+	t.Parallel()
 	v := vaulttest.Start(t)
 	kv := v.Client(v.Token).KVv2("secret")
 	put := func(t *testing.T, data map[string]any) {
