@@ -44,6 +44,9 @@ func (k *Keyring) Encode() ([]byte, error) {
 	o.put("callback_key", k.CallbackKey().Reveal())
 	o.put("accept", accept)
 	o.put("keys", entries)
+	if k.Revision != "" {
+		o.put("revision", k.Revision)
+	}
 	if k.AcceptUnsigned {
 		o.put("accept_unsigned", true)
 	}
@@ -126,6 +129,7 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 	}
 	d.may(o, "accept_unsigned", &k.AcceptUnsigned)
 	d.may(o, "rotated_at", &k.RotatedAt)
+	d.may(o, "revision", &k.Revision)
 	var rotation json.RawMessage
 	if d.may(o, "rotation", &rotation); rotation != nil {
 		k.Rotation = d.rotation(rotation)

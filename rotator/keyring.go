@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"time"
@@ -40,6 +41,7 @@ type Keyring struct {
 	AcceptUnsigned bool       // callbacks are unsigned until the first key is in force
 	History        []Past     // the rotations that ended of late, the newest last; never changed in place
 	Overrides      *Overrides // nil: what is configured for all applies; never changed in place
+	Revision       string     // names the write that made this version; "": an older program's
 
 	extra object // fields of the stored form that this program does not know
 }
@@ -141,6 +143,19 @@ func (k *Keyring) Clone() *Keyring {
 		}
 	}
 	return &c
+}
+
+// Revised is k with a random revision of its own. A Store writes that, and knows its own write
+// again by version and revision together. Neither is enough alone: another replica can have
+// written the same content, and an older program copies a revision that it does not know.
+func (k *Keyring) Revised() (*Keyring, error) {
+	id, err := NewID(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("name a write of the keyring of %s: %w", k.Target, err)
+	}
+	n := k.Clone()
+	n.Revision = id
+	return n, nil
 }
 
 // Validate reports what makes k no keyring: a Store never writes and Decode never returns

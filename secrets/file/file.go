@@ -127,6 +127,10 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 
 // Write replaces the target's file if its version is the one given.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+	k, err := k.Revised()
+	if err != nil {
+		return 0, err
+	}
 	data, err := k.Encode()
 	if err != nil {
 		return 0, err

@@ -44,7 +44,7 @@ func Quiet(tb testing.TB, err error) {
 // process would have.
 func Run(t *testing.T, open func(*testing.T) rotator.Store) {
 	for name, test := range map[string]func(*testing.T, func(*testing.T) rotator.Store){
-		"absent": absent, "create and replace": replace, "conflict": conflict, "race": race,
+		"absent": absent, "create and replace": replace, "conflict": conflict, "the same content": sameContent, "race": race,
 		"unknown members": unknown, "other targets": others, "purge": purge, "cancelled": cancelled,
 		"invalid": invalid, "name": name,
 	} {
@@ -104,6 +104,25 @@ func conflict(t *testing.T, open func(*testing.T) rotator.Store) {
 	s, err := a.Read(t.Context(), target)
 	if err != nil || s.Keyring.CallbackKey().ID() != "id1" {
 		t.Errorf("the loser changed it: %v, %v", s.Keyring, err)
+	}
+}
+
+// sameContent has somebody else write just what the loser was to write: it is still somebody
+// else's write, and the loser must not take it for its own.
+func sameContent(t *testing.T, open func(*testing.T) rotator.Store) {
+	a, b, target := open(t), open(t), Target()
+	for version := range int64(2) {
+		if _, err := a.Write(t.Context(), target, Keyring(target, 1), version); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Write(t.Context(), target, Keyring(target, 1), version); !errors.Is(err, rotator.ErrConflict) {
+			t.Errorf("a write of what somebody else wrote as version %d: %d, %v", version+1, got, err)
+		}
+		// An older program copies the members that it does not know, the revision among them.
+		s, err := a.Read(t.Context(), target)
+		if err != nil || s.Keyring.Revision == "" {
+			t.Errorf("version %d has no revision: %v", version+1, err)
+		}
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -188,10 +187,14 @@ func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (got
 
 // Write puts a new version if the current one is the one given. An answer that was lost, or
 // a mismatch that the library's own repetition of the request may have caused, is looked
-// into: if the next version holds just what was to be written, it was this write.
+// into: it was this write if the next version has this write's revision.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
 	if t.SdkAppID > maxExact {
 		return 0, fmt.Errorf("vault: the keyring of %s cannot be kept in Vault, which rounds numbers above %d: check the SdkAppId", t, int64(maxExact))
+	}
+	k, err := k.Revised()
+	if err != nil {
+		return 0, err
 	}
 	encoded, err := k.Encode()
 	if err != nil {
@@ -222,19 +225,10 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 		return 0, errors.Join(err, readErr)
 	case now.Version == version:
 		return 0, err
-	case now.Version == version+1 && now.Keyring != nil && same(now.Keyring, encoded):
+	case now.Version == version+1 && now.Keyring != nil && now.Keyring.Revision == k.Revision:
 		return now.Version, nil
 	}
 	return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, now.Version, version)
-}
-
-// same reports whether k is what was to be written. Vault may have changed how members
-// that this program does not know are spelt: it sorts objects, and keeps numbers as float64
-// (1.50 comes back as 1.5).
-func same(k *rotator.Keyring, encoded []byte) bool {
-	got, err := k.Encode()
-	var a, b any
-	return err == nil && json.Unmarshal(got, &a) == nil && json.Unmarshal(encoded, &b) == nil && reflect.DeepEqual(a, b)
 }
 
 // Purge destroys the versions before the given one.
