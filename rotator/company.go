@@ -21,11 +21,7 @@ func (e *Engine) notice(tr *track, s Snapshot) {
 
 // noticed gives how many replicas there are, and which of them this one is. The caller holds e.mu.
 func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
-	if s.Version < tr.snap.Version {
-		e.era++
-	}
 	now := e.moment()
-	e.readAt = now
 	changed := tr.snap.Keyring != nil && s.Version != tr.snap.Version
 	foreign := s.Keyring != nil && s.Keyring.Pending() != nil && s.Keyring.Rotation.Owner != e.policy.Owner
 	if changed || foreign {

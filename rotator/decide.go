@@ -80,8 +80,8 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 		case cur == nil && !o.Key.IsZero():
 			return adopt(o, now, p, "a key is in force where there was none")
 		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, now, p))):
-			if a, acts := decideDrift(s, cur, o, now, p); acts {
-				return a
+			if a, acts := decideDrift(s, cur, o, now, p); acts && (pend != nil || w.Asked == "") {
+				return a // what is asked for, above all a revocation, does not wait for that
 			}
 		}
 	}
@@ -199,7 +199,7 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 		return canWait(look(o, now, "time to look again"), due)
 	}
 	next = sooner(next, due)
-	if retires {
+	if retires { // then it is a wait
 		next = sooner(next, retire.Until)
 	}
 	for i := range s.Keyring.Keys {
@@ -207,7 +207,7 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 			next = sooner(next, until)
 		}
 	}
-	return Action{Step: StepWait, Until: next, Why: "settled"}
+	return Action{Step: StepWait, Until: next, Why: "settled", Watch: retire.Watch}
 }
 
 // canWait marks a look that can wait, though not for longer than until a new key is due.

@@ -99,6 +99,9 @@ func TestDecide(t *testing.T) {
 
 		{"foreign key", set(settled(), func(c *situation) { c.o.Key = keyF }), StepReassert, time.Time{}},
 		{"foreign key goes before what is due", set(settled(), func(c *situation) { c.o.Key, c.w.Due = keyF, minute(0) }), StepReassert, time.Time{}},
+		{"foreign key, asked for a new one", set(settled(), func(c *situation) { c.o.Key, c.w.Asked = keyF, ByCommand }), StepStage, time.Time{}},
+		{"foreign key, to be adopted, and a key is revoked", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.w.Asked = keyF, AdoptKey, ByRevoke }), StepStage, time.Time{}},
+		{"foreign key that could not be put right, and a key is revoked", set(settled(), func(c *situation) { c.o.Key, c.o.NextPush, c.w.Asked = keyF, minute(5), ByRevoke }), StepStage, time.Time{}},
 		{"foreign key, after a failure", set(settled(), func(c *situation) { c.o.Key, c.o.NextPush = keyF, minute(1) }), StepWait, minute(1)},
 		{"foreign key, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AdoptKey }), StepAdopt, time.Time{}},
 		{"foreign key, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
@@ -109,6 +112,9 @@ func TestDecide(t *testing.T) {
 		{"previous key in force: never dropped, put right", set(previous(), func(c *situation) { c.o.Key = keyV }), StepReassert, time.Time{}},
 		{"previous key in force, alarm: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AlarmOnly }), StepReassert, time.Time{}},
 		{"current key adopted a moment ago", set(previous(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(3), minute(-6) }), StepWait, minute(3)},
+		{"current key adopted a moment ago, asked for a new one", set(previous(), func(c *situation) {
+			c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written, c.w.Asked = keyV, minute(3), minute(-6), ByRevoke
+		}), StepStage, time.Time{}},
 		{"current key adopted with a clock far ahead", set(previous(), func(c *situation) {
 			c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(9999), minute(-6)
 		}), StepWait, minute(3)},

@@ -23,9 +23,10 @@ type Engine struct {
 	log        *slog.Logger
 	events     func(Event)
 
-	lookRate float64
-	gone     func(Target)
-	share    func(replicas, place int)
+	lookRate  float64
+	stageRate float64
+	gone      func(Target)
+	share     func(replicas, place int)
 
 	wake  chan struct{}
 	slots chan struct{} // one for each visit under way
@@ -36,15 +37,13 @@ type Engine struct {
 	tracks   map[Target]*track
 	served   int             // how many of them Run looks after, or will
 	arrived  []*track        // of these, what Run has not taken in yet
-	lastRead moment          // when the store last answered, for whatever target
-	unbroken time.Duration   // since when it has done so without a break, by the steady clock
-	readAt   moment          // when it last told a keyring
-	era      int             // how often it was found to be older than it had been
+	silences silences        // of the store, whichever target it was asked about
 	company  time.Duration   // when another replica was last noticed, by the steady clock; long ago: never
 	peers    map[string]peer // who carry rotations out, by Owner
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
 
+	pace      pace                                         // of the rotations that nobody asked for
 	turns     turns                                        // of the looks that can wait
 	stretched *Policy                                      // with the interval of looks that holds now
 	told      time.Duration                                // the interval that was last logged
@@ -65,6 +64,9 @@ type Options struct {
 	// LookRate bounds how many settled targets are looked at in a second, by stretching
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
+	// StageRate is how many keys Tencent sets in a second. No more rotations that nobody asked for are
+	// under way than can be set in time; 0: any number.
+	StageRate float64
 	// Share hears how many replicas share the work, as far as this one has noticed, and which of them
 	// it is (from 0), whenever that changes. It must not call the engine. nil: none.
 	Share  func(replicas, place int)
@@ -78,7 +80,7 @@ type Options struct {
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, stageRate: o.StageRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
 		company: -companyLimit, peers: map[string]peer{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
@@ -122,16 +124,18 @@ type track struct {
 
 	behind time.Duration // how late the visit began
 
-	snap        Snapshot  // as last read or written
-	kept        bool      // snap is still good, for all that is known
-	recalled    bool      // this visit began with snap, without a read
-	era         int       // Engine.era when it was last read
-	queued      bool      // a look that can wait has a number
-	turn        float64   // its number
-	latest      time.Time // that the wall clock told, of what is remembered here
-	pending     Key       // the last pending key seen
-	pendingSeen watch     // of the pending key, for obs.Since
-	currentSeen watch     // of the current key, for obs.CurrentSince
+	snap           Snapshot  // as last read or written
+	readAt         moment    // when the call that gave snap was begun
+	answered       moment    // when that call was answered, for all that is known
+	pendingCounted bool      // guarded by Engine.mu: in pace.pending
+	paced          bool      // a rotation that was put off has a number, and
+	number         int       // that is it
+	queued         bool      // a look that can wait has a number
+	turn           float64   // its number
+	latest         time.Time // that the wall clock told, of what is remembered here
+	pending        Key       // the last pending key seen
+	pendingSeen    watch     // of the pending key, for obs.Since
+	currentSeen    watch     // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force
@@ -194,12 +198,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			return e.clock.Now()
 		}
 		a, w := e.decide(tr)
-		if a = e.spare(tr, e.turn(tr, a, w)); tr.recalled && e.mustRead(tr, a) {
-			if err := e.read(ctx, tr); err != nil {
-				return e.storeFailed(tr, StepObserve, err)
-			}
-			continue
-		}
+		a = e.paced(tr, e.spare(tr, e.turn(tr, a, w)), w)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
@@ -212,15 +211,11 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
 }
 
-// open begins a visit with a read of the keyring, or with what is remembered of it.
+// open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
 	tr.lastErr = nil
-	news := e.hear(tr)
-	if news {
+	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
-	}
-	if !news && e.recall(tr) {
-		return nil
 	}
 	return e.read(ctx, tr)
 }
@@ -252,21 +247,20 @@ func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) erro
 	return err
 }
 
-// nextVisit is the given time, or sooner while the store has to be watched.
+// nextVisit is the given time, or sooner while receivers come to know a key: only what is read
+// meanwhile counts for them.
 func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
-	k, now, p := tr.snap.Keyring, e.clock.Now(), e.policy.of(tr.snap.Keyring)
+	k, now := tr.snap.Keyring, e.clock.Now()
 	pending := k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
-	if p.Propagation <= 0 || (!pending && !watch) {
+	wait := e.policy.of(k).waitFor(k)
+	if wait <= 0 || (!pending && !watch) {
 		return at
 	}
-	if !pending {
-		return sooner(at, now.Add(p.probe()))
+	if pending && now.After(k.Pending().CreatedAt.Add(3*wait)) && now.Before(tr.obs.Since.Add(wait)) {
+		e.warnOnce(tr, "unsteady", "the new key waits: the keyring was not read without a break for as long as receivers may need to read it",
+			"key", k.Pending().Key.ID(), "propagation", wait.String(), "unbroken_since", tr.obs.Since)
 	}
-	if late := k.Pending().CreatedAt.Add(3 * p.Propagation); now.After(late) && now.Before(tr.obs.Since.Add(p.Propagation)) {
-		e.warnOnce(tr, "unsteady", "the new key waits: the store was not read without a break for TIWKEYD_PROPAGATION since it was written",
-			"key", k.Pending().Key.ID(), "unbroken_since", tr.obs.Since)
-	}
-	return sooner(at, now.Add(p.probe()))
+	return sooner(at, now.Add(probe(wait)))
 }
 
 // forget voids what is known of Tencent's side; what was seen of the store's stays.

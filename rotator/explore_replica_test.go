@@ -3,6 +3,7 @@ package rotator
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
@@ -18,11 +19,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 		p.put(plain, max(0, seconds(r.next.Sub(w.now))))
 	}
 	p.int(min(tr.storeFails, 9)<<8 | min(tr.lookFails, 9)<<4 | min(tr.pushFails, 9))
-	silence, silent := r.lastRead.wall.Add(-c.ahead[i]).Sub(dawn), 3*c.policy.probe()+2*slowAnswer
-	c.age(p, silence, silent)
-	if silence > c.now.Sub(dawn)-silent { // else it begins anew
-		c.age(p, r.unbroken, c.old)
-	}
+	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*slowAnswer)
 	p.key(tr.set)
 	p.key(tr.pendingSeen.key)
 	if !tr.pendingSeen.key.IsZero() {
@@ -53,6 +50,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 			p.key(tr.snap.Keyring.CallbackKey())
 		}
 	} else {
+		c.age(p, tr.readAt.wall.Add(-c.ahead[i]).Sub(dawn), freshRead+time.Minute)
 		c.snapshot(p, now, tr.snap, i)
 		c.previous(p, tr.snap.Keyring, o)
 		k := tr.snap.Keyring

@@ -71,18 +71,16 @@ const (
 // replica is an engine's memory and what it is at. A call that is under way is resumed by
 // having the engine begin the same piece of a visit again, with the answers so far.
 type replica struct {
-	stage    stage
-	paused   time.Time // since then, until it does something
-	next     time.Time
-	tr       track // at the beginning of the piece
-	lastRead moment
-	unbroken time.Duration
-	action   Action // "" is the read that opens a visit
-	wish     Wish
-	began    time.Time
-	seed     byte
-	answers  []answer
-	request  request
+	stage   stage
+	paused  time.Time // since then, until it does something
+	next    time.Time
+	tr      track  // at the beginning of the piece
+	action  Action // "" is the read that opens a visit
+	wish    Wish
+	began   time.Time
+	seed    byte
+	answers []answer
+	request request
 }
 
 // request is a call that the engine makes.
@@ -226,10 +224,10 @@ func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides boo
 	for {
 		if r.stage == between {
 			wire.now = w.now
-			*tr, e.lastRead, e.unbroken = r.tr, r.lastRead, r.unbroken
+			r.recall(e, tr)
 		} else {
 			*wire = wire.again(r)
-			*tr, e.lastRead, e.unbroken = r.tr, r.lastRead, r.unbroken
+			r.recall(e, tr)
 			var err error
 			step := r.action.Step
 			if step == "" {
@@ -274,8 +272,14 @@ func (w *wire) again(r *replica) wire {
 
 // keep takes the engine's memory over, for the next piece.
 func (r *replica) keep(e *Engine, tr *track) {
-	r.tr, r.lastRead, r.unbroken = *tr, e.lastRead, e.unbroken
+	r.tr = *tr
 	r.answers, r.request, r.action, r.wish = nil, request{}, Action{}, Wish{}
+}
+
+// recall gives the engine its memory back. With one target the store was last heard when its
+// keyring was.
+func (r *replica) recall(e *Engine, tr *track) {
+	*tr, e.silences.last, e.silences.long = r.tr, r.tr.answered, nil
 }
 
 func (r *replica) rest(e *Engine, tr *track, next time.Time) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Bounds of a generated key's length, in characters. The upper bound is Tencent's
@@ -64,6 +66,19 @@ func GenerateKey(random io.Reader, length int) (Key, error) {
 		return Key{}, err
 	}
 	return NewKey(id, value), nil
+}
+
+// unusual says why receivers may not be able to use k; "" if nothing speaks against it. Tencent
+// takes no key of more than 64 characters.
+func (k Key) unusual() string {
+	value := k.Reveal()
+	switch {
+	case utf8.RuneCountInString(value) > MaxKeyLength:
+		return fmt.Sprintf("it has more than %d characters", MaxKeyLength)
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return "it has control characters"
+	}
+	return ""
 }
 
 // NewID draws a public random name for a key or a rotation.

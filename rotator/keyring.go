@@ -1,8 +1,8 @@
 package rotator
 
 import (
-	"crypto/rand"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 )
@@ -41,7 +41,7 @@ type Keyring struct {
 	AcceptUnsigned bool       // callbacks are unsigned until the first key is in force
 	History        []Past     // the rotations that ended of late, the newest last; never changed in place
 	Overrides      *Overrides // nil: what is configured for all applies; never changed in place
-	Revision       string     // names the write that made this version; "": an older program's
+	Revision       string     // names the write that made this version; "": not written yet, or by an older program
 
 	extra object // fields of the stored form that this program does not know
 }
@@ -145,11 +145,12 @@ func (k *Keyring) Clone() *Keyring {
 	return &c
 }
 
-// Revised is k with a random revision of its own. A Store writes that, and knows its own write
-// again by version and revision together. Neither is enough alone: another replica can have
-// written the same content, and an older program copies a revision that it does not know.
-func (k *Keyring) Revised() (*Keyring, error) {
-	id, err := NewID(rand.Reader)
+// Revised is k with a revision of its own, from a source of randomness. Version and revision together tell a write
+// from all others. Neither is enough alone: another replica can have written the same content,
+// a keyring that was deleted and made anew comes to the same version again, and an older program
+// copies a revision that it does not know.
+func (k *Keyring) Revised(random io.Reader) (*Keyring, error) {
+	id, err := NewID(random)
 	if err != nil {
 		return nil, fmt.Errorf("name a write of the keyring of %s: %w", k.Target, err)
 	}

@@ -54,6 +54,7 @@ func (o *Overrides) isZero() bool {
 // With is k with other overrides, for a Store to write.
 func (k *Keyring) With(o Overrides) *Keyring {
 	n := k.Clone()
+	n.Revision = "" // the Store gives it one
 	if k.Overrides != nil {
 		o.extra = k.Overrides.extra
 	}

@@ -68,9 +68,9 @@ func (t Timing) Scaled(n int64) Timing {
 	return t
 }
 
-// probe is how often the store is read while receivers come to accept a pending key: a
+// probe is how often a keyring is read while receivers are given some time to read a key in it: a
 // spell in which nobody could read it does not count for them.
-func (p *Policy) probe() time.Duration { return min(30*time.Second, p.Propagation/8) }
+func probe(wait time.Duration) time.Duration { return min(30*time.Second, wait/8) }
 
 // Wish is when, and whether, a new key is wanted for a target.
 type Wish struct {

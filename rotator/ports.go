@@ -21,6 +21,7 @@ type Store interface {
 	// new version. Where somebody else wrote in between it returns ErrConflict; an own
 	// write whose answer was lost on the way is recognised and is no conflict. After any
 	// other error the write may or may not have happened, now or later: read again.
+	// The write has k's Revision, or a new one if k has none.
 	Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error)
 
 	// Purge makes every stored version older than the given one unreadable for good. A
@@ -44,6 +45,14 @@ func (s Snapshot) sameCurrent(o Snapshot) bool {
 		return s.Keyring == nil && o.Keyring == nil
 	}
 	return s.Keyring.CallbackKey().Equal(o.Keyring.CallbackKey())
+}
+
+// sameVersion reports whether two snapshots are of one write.
+func (s Snapshot) sameVersion(o Snapshot) bool {
+	if s.Keyring == nil || o.Keyring == nil {
+		return s.Version == o.Version && s.Keyring == nil && o.Keyring == nil
+	}
+	return s.Version == o.Version && s.Keyring.Revision == o.Keyring.Revision
 }
 
 // ErrConflict says that the keyring was changed by somebody else between Read and Write.

@@ -52,6 +52,10 @@ func (e *Engine) dropLocked(tr *track) {
 		e.served--
 	}
 	if !tr.held && e.tracks[tr.target] == tr {
+		e.countLocked(tr, false)
+		if tr.paced {
+			e.pace.called++
+		}
 		delete(e.tracks, tr.target)
 	}
 }

@@ -36,12 +36,65 @@ func TestStoreSilence(t *testing.T) {
 	} {
 		began := moment{t0.Add(c.wallGap), 100*s + c.steadyGap}
 		now := moment{began.wall.Add(c.wallCall), began.steady + c.steadyCall}
-		e := &Engine{policy: tablePolicy, clock: still{moment: now}, lastRead: moment{t0, 100 * s}, unbroken: 50 * s}
-		if got := e.unbrokenSince(began) == now.steady; got != c.broken {
+		e, last := &Engine{policy: tablePolicy, clock: still{moment: now}}, moment{t0, 100 * s}
+		e.silences.last = last
+		tr := &track{answered: last}
+		if got := e.lost(tr, began, 3*probe(tablePolicy.Propagation)) > 0; got != c.broken {
 			t.Errorf("%s: broken is %v", name, got)
 		}
-		if e.lastRead.wall.After(began.wall.Add(slowAnswer)) || e.lastRead.steady > began.steady+slowAnswer {
-			t.Errorf("%s: the store is taken to have answered at %v of a call from %v to %v", name, e.lastRead, began, now)
+		for _, answered := range []moment{tr.answered, e.silences.last} {
+			if answered.wall.After(began.wall.Add(slowAnswer)) || answered.steady > began.steady+slowAnswer {
+				t.Errorf("%s: the store is taken to have answered at %v of a call from %v to %v", name, answered, began, now)
+			}
+		}
+	}
+}
+
+// TestBusyReplica: a replica that comes back to a keyring late, because it read others all the time,
+// counts a part of the gap and goes on; one that heard nothing meanwhile, or of a failure, begins anew.
+func TestBusyReplica(t *testing.T) {
+	t.Parallel()
+	const s, limit, gap = time.Second, 90 * time.Second, 250 * time.Second
+	at := func(d time.Duration) moment { return moment{t0.Add(d), 100*s + d} }
+	for name, c := range map[string]struct {
+		meanwhile func(*Engine)
+		lost      time.Duration
+	}{
+		"it read others all the time": {func(e *Engine) {
+			for d := 10 * s; d < gap; d += 10 * s {
+				e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+			}
+		}, gap - limit},
+		"it read others, with a break": {func(e *Engine) {
+			for d := 10 * s; d < gap; d += 10 * s {
+				if d < 100*s || d > 200*s {
+					e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+				}
+			}
+		}, at(gap).steady},
+		"a call failed": {func(e *Engine) {
+			for d := 10 * s; d < gap; d += 10 * s {
+				e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+			}
+			e.silences.failed(at(100 * s).steady)
+		}, at(gap).steady},
+		"it read nothing": {func(*Engine) {}, at(gap).steady},
+	} {
+		e := &Engine{policy: tablePolicy, clock: still{moment: at(gap)}}
+		e.silences.last = at(0)
+		tr := &track{answered: at(0)}
+		c.meanwhile(e)
+		if got := e.lost(tr, at(gap), limit); got != c.lost {
+			t.Errorf("%s: %s of the time do not count, want %s", name, got, c.lost)
+		}
+	}
+	w := watch{key: keyP, since: 10 * s}
+	for _, c := range []struct {
+		key             Key
+		lost, now, want time.Duration
+	}{{keyP, 0, 20 * s, 10 * s}, {keyP, 5 * s, 30 * s, 15 * s}, {keyP, 40 * s, 40 * s, 40 * s}, {keyC, 0, 50 * s, 50 * s}, {keyC, 0, 60 * s, 50 * s}} {
+		if w.see(c.key, c.lost, c.now); w.since != c.want {
+			t.Errorf("%+v: since %s", c, w.since)
 		}
 	}
 }
@@ -76,7 +129,7 @@ func TestStoreFailsOnce(t *testing.T) {
 		e.Ask(BySignal, target)
 		time.Sleep(3 * time.Minute)
 		m.change(func() { m.away = true })
-		time.Sleep(tablePolicy.probe() + time.Second)
+		time.Sleep(probe(tablePolicy.Propagation) + time.Second)
 		m.change(func() { m.away = false })
 		time.Sleep(tablePolicy.Propagation - time.Second)
 		if m.setCalls(target) != 0 {
@@ -92,7 +145,7 @@ func TestStoreFailsOnce(t *testing.T) {
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	for propagation, want := range map[time.Duration]time.Duration{0: 0, 80 * time.Second: 10 * time.Second, 6 * time.Minute: 30 * time.Second, 24 * time.Hour: 30 * time.Second} {
-		if got := (&Policy{Propagation: propagation}).probe(); got != want {
+		if got := probe(propagation); got != want {
 			t.Errorf("propagation %s: the store is read every %s, want %s", propagation, got, want)
 		}
 	}

@@ -65,6 +65,10 @@ func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
 		e.log.Warn("no key is set at Tencent: callbacks were unsigned until now, and are until the first key is in force",
 			"target", tr.target.String())
 	}
+	if why := tr.obs.Key.unusual(); why != "" {
+		e.log.Warn("the key in force is adopted, but receivers may be unable to use it and refuse what is signed with it until the next key is in force: run tiwkeyd rotate",
+			"target", tr.target.String(), "because", why)
+	}
 	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, e.policy.of(tr.snap.Keyring)))
 }
 

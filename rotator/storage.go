@@ -12,8 +12,6 @@ const (
 	callLimit = 30 * time.Second
 	// stopLimit is how long the step in hand may take once the engine is told to stop.
 	stopLimit = 7 * time.Second
-	// slowAnswer is how much of a call's time is not taken for a pause of this process.
-	slowAnswer = 5 * time.Second
 	// storeRetryMax bounds the back-off towards a store that is away.
 	storeRetryMax = 30 * time.Second
 )
@@ -34,7 +32,7 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 }
 
 func (e *Engine) read(ctx context.Context, tr *track) error {
-	began, era := e.moment(), e.eraNow()
+	began := e.moment()
 	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	s, err := e.store.Read(ctx, tr.target)
@@ -49,7 +47,6 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 		tr.forget() // somebody else changed what is in force since this replica looked
 	}
 	e.took(tr, s, began)
-	tr.era = era
 	return nil
 }
 
@@ -72,51 +69,12 @@ func (m moment) since(now moment) time.Duration {
 	return max(now.wall.Sub(m.wall), now.steady-m.steady)
 }
 
-// watch is since when a key was found in the store at every look, by the steady clock.
-type watch struct {
-	key   Key
-	since time.Duration
-}
-
-// see takes account of a look at now that found key, where the store has answered without a
-// break since unbroken.
-func (w *watch) see(key Key, unbroken, now time.Duration) {
-	if !key.Equal(w.key) {
-		w.key, w.since = key, now
-	}
-	w.since = max(w.since, unbroken)
-}
-
-// took remembers a snapshot that a call begun at began showed to be in the store, and since
-// when its keys have been seen there without a break. The store answered some time
-// between began and now: a break is counted from the earliest to the latest that may be.
-func (e *Engine) took(tr *track, s Snapshot, began moment) {
-	unbroken := e.unbrokenSince(began)
-	now := e.moment()
-	var pend, cur Key
-	if s.Keyring != nil {
-		cur = s.Keyring.CallbackKey()
-		if p := s.Keyring.Pending(); p != nil {
-			pend = p.Key
-		}
-	}
-	if tr.storeFails > 0 {
-		unbroken = now.steady
-	}
-	tr.pendingSeen.see(pend, unbroken, now.steady)
-	tr.currentSeen.see(cur, unbroken, now.steady)
-	tr.snap, tr.storeFails, tr.kept, tr.recalled = s, 0, true, false
-	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
-	tr.date(now)
-}
-
 // date tells when Tencent was asked, and since when the store was seen as it is, by the wall
 // clock that Decide is given: it may have been set since. A look counts for as old as either
 // clock says: one that seemed younger than it is could come after a key's last moment.
 func (tr *track) date(now moment) {
 	if now.wall.Before(tr.latest) || now.wall.Before(tr.looked.wall) {
 		tr.forget() // the clock was set back: no time in memory means anything
-		tr.kept = false
 	}
 	tr.latest = now.wall
 	if tr.obs.Sight != Unseen {
@@ -135,24 +93,6 @@ func (e *Engine) now(tr *track) time.Time {
 	now := e.clock.Now()
 	tr.latest = later(tr.latest, now)
 	return now
-}
-
-// unbrokenSince is since when the store has answered without a break, for whatever target,
-// after an answer to a call from began until now. A store that was away, and a replica that was
-// paused and does not know whether it was, both break it. The steady clock does not tell of a
-// suspended machine, the wall clock may have been set: either is believed.
-func (e *Engine) unbrokenSince(began moment) time.Duration {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := e.moment() // under the lock: or of two answers the later one would make time go back
-	wall := min(now.wall.Sub(began.wall), slowAnswer)
-	steady := min(now.steady-began.steady, slowAnswer)
-	silence := max(now.wall.Sub(e.lastRead.wall)-wall, now.steady-e.lastRead.steady-steady)
-	if silence > 3*e.policy.probe() || now.wall.Before(e.lastRead.wall) {
-		e.unbroken = now.steady
-	}
-	e.lastRead = moment{began.wall.Add(wall), began.steady + steady}
-	return e.unbroken
 }
 
 // replaced is since when a key was found replaced at every look, by the steady clock: a wall
@@ -184,6 +124,13 @@ func previousSeen(k *Keyring, seen map[string]replaced, now time.Duration) map[s
 // write replaces the keyring that was read. After an error other than ErrConflict nothing
 // is known, and the next visit reads again.
 func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
+	if err := e.readAgain(ctx, tr); err != nil {
+		return err
+	}
+	k, err := k.Revised(e.random)
+	if err != nil {
+		return err
+	}
 	began := e.moment()
 	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
@@ -196,6 +143,25 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	}
 	// When it became readable the store will tell; this machine's clock may be wrong.
 	e.took(tr, Snapshot{Keyring: k, Version: version}, began)
+	return nil
+}
+
+// freshRead is how long ago a keyring may have been read that is written over.
+const freshRead = 10 * time.Second
+
+// readAgain makes sure that what is about to be written over was read a moment ago. A version
+// number alone does not tell: a keyring that was deleted and made anew comes to it again.
+func (e *Engine) readAgain(ctx context.Context, tr *track) error {
+	if tr.readAt.since(e.moment()) <= freshRead {
+		return nil
+	}
+	was := tr.snap
+	if err := e.read(ctx, tr); err != nil {
+		return err
+	}
+	if !tr.snap.sameVersion(was) {
+		return fmt.Errorf("%w (version %d is there, %d was read)", ErrConflict, tr.snap.Version, was.Version)
+	}
 	return nil
 }
 
@@ -217,8 +183,9 @@ func (e *Engine) purge(ctx context.Context, tr *track) {
 }
 
 func (e *Engine) storeFailed(tr *track, step Step, err error) time.Time {
-	tr.lastErr, tr.kept = err, false
+	tr.lastErr = err
 	tr.storeFails++
+	e.silences.failed(e.clock.Steady())
 	t := &e.policy.Timing
 	next := e.clock.Now().Add(e.delay(tr.storeFails, t.RetryMin, min(storeRetryMax, t.RetryMax)))
 	e.log.Error("the store failed; nothing is set at Tencent that is not in it",

@@ -31,6 +31,18 @@ func (p *Policy) propagation(e *Entry) time.Duration {
 	return p.Propagation
 }
 
+// waitFor is how long receivers are given to read the key of k that they may not know yet: the pending
+// one, else the current one.
+func (p *Policy) waitFor(k *Keyring) time.Duration {
+	switch {
+	case k != nil && k.Pending() != nil:
+		return p.propagation(k.Pending())
+	case k != nil && k.Current() != nil:
+		return p.propagation(k.Current())
+	}
+	return p.Propagation
+}
+
 // knownAt is when every receiver knows the current key, bounded by when the store took it for
 // the case that a clock far ahead wrote it. A key that came into force before receivers could
 // know it (a foreign one that was adopted) has to be found in the store like a pending one:

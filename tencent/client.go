@@ -206,7 +206,8 @@ func (c *Client) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key,
 	if got.Response.CallbackKey == nil {
 		return rotator.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey", *got.Response.RequestID)
 	}
-	return rotator.NewKey("", *got.Response.CallbackKey), nil
+	// Space around it is not the key's: a receiver that was given it would refuse everything.
+	return rotator.NewKey("", strings.TrimSpace(*got.Response.CallbackKey)), nil
 }
 
 // call sends one request, and once more if Tencent says that the credential is wrong and

@@ -127,7 +127,7 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 		policy.Owner, policy.Timing.Lease = "nobody", 0
 	}
 	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Gone: ps.gone, Reschedule: ps.schedule.With, Log: ps.log,
-		LookRate: ps.config.Rate / lookShare, Share: ps.tencent.Share,
+		LookRate: ps.config.Rate / lookShare, StageRate: ps.config.Rate, Share: ps.tencent.Share,
 		Events: func(ev rotator.Event) {
 			for _, f := range ps.events {
 				f(ev)

@@ -5,6 +5,7 @@ package file
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,9 +128,12 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 
 // Write replaces the target's file if its version is the one given.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
-	k, err := k.Revised()
-	if err != nil {
-		return 0, err
+	if k.Revision == "" {
+		revised, err := k.Revised(rand.Reader)
+		if err != nil {
+			return 0, err
+		}
+		k = revised
 	}
 	data, err := k.Encode()
 	if err != nil {

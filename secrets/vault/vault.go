@@ -5,6 +5,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -192,9 +193,12 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	if t.SdkAppID > maxExact {
 		return 0, fmt.Errorf("vault: the keyring of %s cannot be kept in Vault, which rounds numbers above %d: check the SdkAppId", t, int64(maxExact))
 	}
-	k, err := k.Revised()
-	if err != nil {
-		return 0, err
+	if k.Revision == "" {
+		revised, err := k.Revised(rand.Reader)
+		if err != nil {
+			return 0, err
+		}
+		k = revised
 	}
 	encoded, err := k.Encode()
 	if err != nil {

@@ -1,0 +1,143 @@
+package rotator
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// Receivers are given their time only while they could read the store. How long that was is
+// counted by the reads of the very keyring: each that finds the key goes on with the count.
+
+// slowAnswer is how much of a call's time is not taken for a pause of this process.
+const slowAnswer = 5 * time.Second
+
+// watch is since when a key was found in the store at every read, by the steady clock.
+type watch struct {
+	key   Key
+	since time.Duration
+}
+
+// see takes account of a read at now that found key, after a gap of which some time does not
+// count.
+func (w *watch) see(key Key, lost, now time.Duration) {
+	if !key.Equal(w.key) {
+		w.key, w.since = key, now
+	}
+	w.since = min(w.since+lost, now)
+}
+
+// took remembers a snapshot that a call begun at began showed to be in the store, and for how
+// long its keys have been seen there.
+func (e *Engine) took(tr *track, s Snapshot, began moment) {
+	p := e.policy.of(s.Keyring)
+	lost := e.lost(tr, began, 3*probe(p.waitFor(s.Keyring)))
+	now := e.moment()
+	var pend, cur Key
+	if s.Keyring != nil {
+		cur = s.Keyring.CallbackKey()
+		if p := s.Keyring.Pending(); p != nil {
+			pend = p.Key
+		}
+	}
+	tr.pendingSeen.see(pend, lost, now.steady)
+	tr.currentSeen.see(cur, lost, now.steady)
+	tr.snap, tr.readAt, tr.storeFails = s, began, 0
+	e.counted(tr, !pend.IsZero())
+	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
+	tr.date(now)
+}
+
+// lost is how much of the time since the keyring was last read does not count for receivers, after
+// an answer to a call that was begun at began. A gap of up to limit counts. Of a longer one limit
+// counts if this process was only busy: it read other keyrings all the time and no call failed.
+// Otherwise nothing counts that came before: the store may have been away, and receivers begin
+// anew when it is back.
+func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duration {
+	now := e.moment()
+	last := tr.answered
+	tr.answered = now.answered(began)
+	busy := e.silences.longest(e.moment, began, last.steady)
+	gap := last.silence(now, began)
+	switch {
+	case tr.storeFails > 0 || now.wall.Before(last.wall):
+	case gap <= limit:
+		return 0
+	case busy <= limit:
+		return gap - limit
+	}
+	return now.steady // all of it
+}
+
+// answered is when the store answered a call from began until now: some time in between, and the
+// earliest is what a break is counted from.
+func (now moment) answered(began moment) moment {
+	return moment{began.wall.Add(min(now.wall.Sub(began.wall), slowAnswer)), began.steady + min(now.steady-began.steady, slowAnswer)}
+}
+
+// silence is how long it may have been, from an answer at m until that of a call from began until
+// now, that nobody could read the store. The steady clock does not tell of a suspended machine,
+// the wall clock may have been set: either is believed.
+func (m moment) silence(now, began moment) time.Duration {
+	wall, steady := min(now.wall.Sub(began.wall), slowAnswer), min(now.steady-began.steady, slowAnswer)
+	return max(now.wall.Sub(m.wall)-wall, now.steady-m.steady-steady)
+}
+
+// silences remembers for how long the store did not answer, about whichever target.
+type silences struct {
+	mu   sync.Mutex
+	last moment // when it last answered
+	long []silence
+}
+
+type silence struct {
+	until, took time.Duration // by the steady clock
+}
+
+const (
+	// shortSilence is one that no propagation is too short for.
+	shortSilence = 50 * time.Millisecond
+	// silencesKept is for how long silences are remembered.
+	silencesKept = 10 * time.Minute
+	// allOfIt is a silence after which nothing counts.
+	allOfIt = 1<<63 - 1
+)
+
+// failed says that a call failed: nobody knows since when the store was away.
+func (s *silences) failed(now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.long = append(s.long, silence{now, allOfIt})
+}
+
+// longest is the longest silence since some time, up to the answer to a call from began until now.
+func (s *silences) longest(clock func() moment, began moment, since time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := clock() // under the lock: or of two answers the later one would make time go back
+	took := s.last.silence(now, began)
+	if now.wall.Before(s.last.wall) {
+		took = allOfIt
+	}
+	if took > shortSilence {
+		s.long = append(s.long, silence{now.steady, took})
+	}
+	if answered := now.answered(began); answered.steady >= s.last.steady || took == allOfIt {
+		s.last = answered // calls overlap
+	}
+	old := slices.IndexFunc(s.long, func(x silence) bool { return x.until > now.steady-silencesKept })
+	if old < 0 {
+		old = len(s.long)
+	}
+	s.long = slices.Delete(s.long, 0, old)
+	if now.steady-since > silencesKept {
+		return allOfIt
+	}
+	longest := took
+	for _, x := range s.long {
+		if x.until > since {
+			longest = max(longest, x.took)
+		}
+	}
+	return longest
+}

@@ -1,0 +1,141 @@
+package rotator
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestPropagationsDiffer: a target whose receivers need longer than this process is told gets its
+// key when they know it, and not later.
+func TestPropagationsDiffer(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		process, override, staged time.Duration
+	}{
+		"an override where the process waits for nobody": {0, 4 * time.Second, 0},
+		"an override of five times as long":              {time.Second, 5 * time.Second, 0},
+		"an override of hours":                           {0, 5 * time.Hour, 0},
+		"a key staged under six minutes":                 {0, 0, 6 * time.Minute},
+		"a key staged under twenty seconds":              {time.Second, 0, 20 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			m.change(func() {
+				s := m.rings[target]
+				s.Keyring = s.Keyring.With(Overrides{Propagation: c.override})
+				m.rings[target] = s
+			})
+			before, _ := engineOn(t, m, "before", nil, nil)
+			before.policy.Propagation = max(c.staged, c.process)
+			if err := before.Begin(t.Context(), target, ByCommand); err != nil {
+				t.Fatal(err)
+			}
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.policy.Propagation = c.process
+			stop := running(e, targets(1))
+			defer stop()
+			wait := max(c.process, c.override, c.staged)
+			time.Sleep(wait - time.Millisecond)
+			if m.setCalls(target) != 0 {
+				t.Errorf("%s: it was set too early", name)
+			}
+			time.Sleep(e.policy.Timing.Lease + wait/8 + time.Minute) // the other replica's lease ends
+			if m.setCalls(target) != 1 {
+				t.Errorf("%s: %d set: %s", name, m.setCalls(target), describe(m.keyring(target)))
+			}
+		})
+	}
+}
+
+// TestGoneMeanwhile: a keyring that is deleted while receivers come to know its key, and comes
+// back, has them begin anew, although others were read all the time.
+func TestGoneMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]func(m *memory, target Target, was Snapshot){
+		"for a minute": func(m *memory, target Target, was Snapshot) {
+			m.change(func() { m.rings[target] = Snapshot{Version: was.Version} })
+			time.Sleep(time.Minute)
+			m.change(func() { m.rings[target] = was })
+		},
+		"until it would be set": func(m *memory, target Target, was Snapshot) {
+			m.change(func() { m.rings[target] = Snapshot{Version: was.Version} })
+			time.Sleep(tablePolicy.Propagation)
+			m.change(func() { m.rings[target] = was })
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, ts := newMemory(), targets(20)
+			for _, target := range ts {
+				m.adoptedKey(target, "value-"+target.String())
+			}
+			e, _ := engineOn(t, m, "me", nil, nil)
+			stop := running(e, ts)
+			defer stop()
+			e.policy.Reconcile = time.Minute
+			e.Ask(BySignal, ts...)
+			time.Sleep(4 * time.Minute)
+			var was Snapshot
+			m.change(func() { was = m.rings[ts[0]] })
+			if was.Keyring.Pending() == nil {
+				t.Fatal("nothing is pending")
+			}
+			m.change(func() { m.lookErrs = refuse(10_000, Doubtful, "InternalError") }) // or it would be adopted
+			c(m, ts[0], was)
+			m.change(func() { m.lookErrs = nil })
+			time.Sleep(tablePolicy.Propagation - time.Second)
+			if n := m.setCalls(ts[0]); n != 0 {
+				t.Errorf("%s: it was set %d times, and receivers had not had the time to read it", name, n)
+			}
+			time.Sleep(10 * time.Minute)
+			if m.setCalls(ts[0]) != 1 || m.setCalls(ts[1]) != 1 {
+				t.Errorf("%s: it was set %d times, others %d times", name, m.setCalls(ts[0]), m.setCalls(ts[1]))
+			}
+		})
+	}
+}
+
+// TestAdoptedWithoutLooks: where Tencent does not tell which key is in force, a key that an adopted
+// one replaced goes all the same, once receivers know the adopted one and it was set again.
+func TestAdoptedWithoutLooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		adopted := m.adoptedKey(target, "value")
+		m.change(func() {
+			s := m.rings[target]
+			now := time.Now()
+			s.Keyring.Keys[0].CreatedAt, s.Keyring.Keys[0].ActivatedAt = now.Add(-time.Hour), now.Add(-time.Hour)
+			s.Keyring.Keys[0].PushAfter = now.Add(-time.Hour + tablePolicy.Propagation + tablePolicy.Timing.Skew)
+			s.Keyring.Keys = append(s.Keyring.Keys, Entry{Key: keyV, State: Previous, AcceptUntil: now.Add(tablePolicy.Grace)})
+			for range 10_000 {
+				m.lookErrs = append(m.lookErrs, &APIError{Class: Refused, Forbidden: true, Action: "DescribeWhiteboardPushCallback", Code: "AuthFailure.UnauthorizedOperation"})
+			}
+		})
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		time.Sleep(3 * time.Hour)
+		if k := m.keyring(target); len(k.Keys) != 1 || !k.CallbackKey().Equal(adopted) || m.setCalls(target) == 0 {
+			t.Errorf("%d Set calls: %s", m.setCalls(target), describe(k))
+		}
+	})
+}
+
+// TestUnusualKey: a key that receivers may be unable to use is not adopted in silence.
+func TestUnusualKey(t *testing.T) {
+	t.Parallel()
+	for value, warns := range map[string]bool{"CANARY": false, strings.Repeat("é", MaxKeyLength): false, strings.Repeat("x", MaxKeyLength+1): true, "CANARY\n": true, "CAN\x00ARY": true} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.inForce[target] = NewKey("", value)
+			e, log := engineOn(t, m, "me", nil, nil)
+			e.Visit(t.Context(), target)
+			if got := strings.Contains(log.String(), "receivers may be unable to use it"); got != warns || strings.Contains(log.String(), "CANARY") || !m.keyring(target).CallbackKey().Equal(NewKey("", value)) {
+				t.Errorf("%q: warns %t", value, got)
+			}
+		})
+	}
+}
