@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -146,15 +147,31 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 		name := fmt.Sprintf("history[%d]", i)
 		k.History = append(k.History, d.past(name, d.object(name, raw)))
 	}
-	// Derived from keys: read only to see that they have the right type.
+	// Derived from keys: read only to see whether they still are.
 	var derived struct {
 		one string
 		all []string
 	}
 	d.may(o, "callback_key", &derived.one)
 	d.may(o, "accept", &derived.all)
+	k.Edited = !k.derives(derived.one, derived.all)
 	k.extra = o.rest()
 	return &k, d.err
+}
+
+// derives reports whether callback_key and accept are what the keys make of them, in whatever order.
+func (k *Keyring) derives(one string, all []string) bool {
+	want := map[string]bool{}
+	for _, key := range k.Accept() {
+		want[key.Reveal()] = true
+	}
+	for _, value := range all {
+		if !want[value] {
+			return false
+		}
+	}
+	slices.Sort(all)
+	return one == k.CallbackKey().Reveal() && len(slices.Compact(all)) == len(want)
 }
 
 // decoder keeps the first error, so that the reading code has no branches.

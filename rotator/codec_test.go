@@ -3,6 +3,7 @@ package rotator
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,41 @@ func TestNullIsAbsence(t *testing.T) {
 	for old, replacement := range map[string]string{`"2026-01-03T00:00:00Z"`: `"0000-01-01T00:00:00+23:59"`, `"refused":false`: `"refused":"no"`} {
 		if _, err := DecodeKeyring(codecTarget, []byte(strings.Replace(golden, old, replacement, 1))); err == nil {
 			t.Errorf("%s is accepted", replacement)
+		}
+	}
+}
+
+// TestEdited: whether callback_key and accept are what the keys make of them, in whatever order.
+func TestEdited(t *testing.T) {
+	t.Parallel()
+	for derived, want := range map[string]bool{
+		`"callback_key":"a","accept":["a","p","v"]`:     false,
+		`"callback_key":"a","accept":["v","a","p"]`:     false,
+		`"callback_key":"a","accept":["v","a","p","a"]`: false,
+		`"callback_key":"a","accept":["a","p"]`:         true,
+		`"callback_key":"a","accept":["a","p","v","x"]`: true,
+		`"callback_key":"a","accept":[]`:                true,
+		`"callback_key":"a"`:                            true,
+		`"callback_key":"p","accept":["a","p","v"]`:     true,
+		`"callback_key":"","accept":["a","p","v"]`:      true,
+		`"accept":["a","p","v"]`:                        true,
+		`"callback_key":null,"accept":null`:             true,
+	} {
+		k, err := DecodeKeyring(codecTarget, fmt.Appendf(nil, `{"schema":1,"sdk_app_id":%d,"service":%q,"rotation":{"id":"r","reason":"signal","attempts":0},
+			"keys":[{"id":"1","value":"a","state":"current"},{"id":"2","value":"p","state":"pending"},{"id":"3","value":"v","state":"previous"}],%s}`,
+			codecTarget.SdkAppID, codecTarget.Service, derived))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k.Edited != want {
+			t.Errorf("%s: edited %t", derived, k.Edited)
+		}
+		if a := Decide(Snapshot{Keyring: k}, Observation{}, t0, Wish{}, &tablePolicy); (a.Step == StepRestore) != want {
+			t.Errorf("%s: %+v", derived, a)
+		}
+		written, err := k.Revised(nil)
+		if err != nil || written.Edited {
+			t.Errorf("%s: what is written is edited, too: %v", derived, err)
 		}
 	}
 }

@@ -17,6 +17,7 @@ const (
 	StepCommit   Step = "commit"   // pending becomes current
 	StepRollback Step = "rollback" // pending becomes previous
 	StepRetire   Step = "retire"   // drop keys that nothing can be signed with any more
+	StepRestore  Step = "restore"  // write anew what receivers read, which somebody changed by hand
 )
 
 // Action is the next step of a target.
@@ -72,6 +73,9 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 		return adopt(o, now, p, "there is no keyring yet")
 	}
 	k := s.Keyring
+	if k.Edited {
+		return Action{Step: StepRestore, Why: "callback_key or accept was changed by hand: receivers may refuse genuine callbacks"}
+	}
 	cur, pend := k.Current(), k.Pending()
 	if o.Sight == Seen {
 		switch {

@@ -29,7 +29,7 @@ func TestDemandBeforeDrift(t *testing.T) {
 				t.Fatal("the foreign key was not adopted")
 			}
 			m.change(func() { m.inForce[target] = ours }) // and now the one before it is back
-			e.track(target).forget() // so that it is seen
+			e.track(target).forget()                      // so that it is seen
 			e.Visit(t.Context(), target)
 			ctx, cancel := context.WithTimeout(t.Context(), c.propagation+30*time.Second)
 			defer cancel()

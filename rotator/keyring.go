@@ -43,6 +43,10 @@ type Keyring struct {
 	Overrides      *Overrides // nil: what is configured for all applies; never changed in place
 	Revision       string     // names the write that made this version; "": not written yet, or by an older program
 
+	// Edited says that callback_key or accept, which receivers read, did not say what Keys does when the
+	// keyring was read: somebody changed them by hand.
+	Edited bool
+
 	extra object // fields of the stored form that this program does not know
 }
 
@@ -155,7 +159,7 @@ func (k *Keyring) Revised(random io.Reader) (*Keyring, error) {
 		return nil, fmt.Errorf("name a write of the keyring of %s: %w", k.Target, err)
 	}
 	n := k.Clone()
-	n.Revision = id
+	n.Revision, n.Edited = id, false
 	return n, nil
 }
 

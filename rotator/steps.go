@@ -19,6 +19,9 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 		return e.push(ctx, tr, k.Pending().Key)
 	case StepReassert:
 		return e.reassert(ctx, tr, k.CallbackKey())
+	case StepRestore:
+		e.log.Warn("callback_key or accept was changed by hand, and is written anew: receivers may have refused genuine callbacks; see who may write the secret", "target", tr.target.String())
+		return e.write(ctx, tr, k)
 	case StepAdopt:
 		return e.adopt(ctx, tr, now)
 	case StepStage:

@@ -142,6 +142,8 @@ func narrate(ev rotator.Event) (string, time.Time) {
 		return "rolled back: the key stays as it was", time.Time{}
 	case rotator.StepRetire:
 		return "older keys retired", time.Time{}
+	case rotator.StepRestore:
+		return "what receivers read was changed by hand, and is written anew", time.Time{}
 	}
 	return "", time.Time{}
 }

@@ -27,6 +27,7 @@ type targetStatus struct {
 	RotatedAt  *time.Time  `json:"rotated_at,omitempty"`
 	Next       *time.Time  `json:"next_rotation,omitempty"`
 	LastError  string      `json:"last_error,omitempty"`
+	Edited     bool        `json:"edited,omitempty"`
 	RequestID  string      `json:"request_id,omitempty"`
 	StoreError string      `json:"store_error,omitempty"`
 }
@@ -92,6 +93,7 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 	if k == nil {
 		return st
 	}
+	st.Edited = k.Edited
 	for _, e := range k.Keys {
 		ks := keyStatus{ID: e.Key.ID(), State: string(e.State), AgeSeconds: int64(now.Sub(e.CreatedAt).Seconds())}
 		if e.State == rotator.Previous {
@@ -194,6 +196,9 @@ func printStatus(out io.Writer, all []targetStatus) error {
 		lastError := st.LastError
 		if st.RequestID != "" {
 			lastError += " (RequestId " + st.RequestID + ")"
+		}
+		if st.Edited {
+			lastError = "callback_key or accept was changed by hand: a daemon writes them anew"
 		}
 		if st.StoreError != "" {
 			lastError = st.StoreError

@@ -83,6 +83,9 @@ func (e *examination) judgeKeyring(f *Finding, t rotator.Target, s rotator.Snaps
 	}
 	key, known := e.inForce[t]
 	switch {
+	case k.Edited:
+		f.Status, f.Mend = Fail, "start the daemon, or run `tiwkeyd rotate "+t.String()+"`: both write them anew; then see who may write the secret"
+		f.What += "; callback_key or accept was changed by hand, and receivers may refuse genuine callbacks"
 	case known && !key.IsZero() && k.Lookup(key) == nil:
 		f.Status, f.Mend = Warn, "see who set it; `tiwkeyd run` does what TIWKEYD_ON_DRIFT says ("+string(e.Config.Policy.OnDrift)+")"
 		f.What += "; Tencent signs with a key that is not in it, and receivers refuse those callbacks"
