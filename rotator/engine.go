@@ -124,18 +124,18 @@ type track struct {
 
 	behind time.Duration // how late the visit began
 
-	snap           Snapshot  // as last read or written
-	readAt         moment    // when the call that gave snap was begun
-	answered       moment    // when that call was answered, for all that is known
-	pendingCounted bool      // guarded by Engine.mu: in pace.pending
-	paced          bool      // a rotation that was put off has a number, and
-	number         int       // that is it
-	queued         bool      // a look that can wait has a number
-	turn           float64   // its number
-	latest         time.Time // that the wall clock told, of what is remembered here
-	pending        Key       // the last pending key seen
-	pendingSeen    watch     // of the pending key, for obs.Since
-	currentSeen    watch     // of the current key, for obs.CurrentSince
+	snap           Snapshot      // as last read or written
+	answered       moment        // when that call was answered, for all that is known
+	took           time.Duration // how long it took
+	pendingCounted bool          // guarded by Engine.mu: in pace.pending
+	paced          bool          // a rotation that was put off has a number, and
+	number         int           // that is it
+	queued         bool          // a look that can wait has a number
+	turn           float64       // its number
+	latest         time.Time     // that the wall clock told, of what is remembered here
+	pending        Key           // the last pending key seen
+	pendingSeen    watch         // of the pending key, for obs.Since
+	currentSeen    watch         // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force

@@ -3,7 +3,6 @@ package rotator
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
@@ -19,7 +18,8 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 		p.put(plain, max(0, seconds(r.next.Sub(w.now))))
 	}
 	p.int(min(tr.storeFails, 9)<<8 | min(tr.lookFails, 9)<<4 | min(tr.pushFails, 9))
-	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*slowAnswer)
+	p.put(plain, seconds(min(tr.took, callLimit)))
+	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*callLimit)
 	p.key(tr.set)
 	p.key(tr.pendingSeen.key)
 	if !tr.pendingSeen.key.IsZero() {
@@ -50,7 +50,6 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 			p.key(tr.snap.Keyring.CallbackKey())
 		}
 	} else {
-		c.age(p, tr.readAt.wall.Add(-c.ahead[i]).Sub(dawn), freshRead+time.Minute)
 		c.snapshot(p, now, tr.snap, i)
 		c.previous(p, tr.snap.Keyring, o)
 		k := tr.snap.Keyring

@@ -87,7 +87,7 @@ func TestPushIsFenced(t *testing.T) {
 				time.Sleep(c.took)
 				m.change(func() { m.ahead = c.ahead })
 			}}
-			api, err := e.set(t.Context(), &track{target: target, readAt: e.moment(), snap: Snapshot{Keyring: settled().s.Keyring}}, keyC)
+			api, err := e.set(t.Context(), &track{target: target, answered: e.moment(), snap: Snapshot{Keyring: settled().s.Keyring}}, keyC)
 			if !errors.Is(err, errStale) || api != nil || m.setCalls(target) != 0 {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -166,7 +166,7 @@ func TestSetIsConfirmed(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
 			e, _ := engineOn(t, m, "me", nil, nil)
 			e.store = &strict{memory: m, t: t, took: []time.Duration{c.took}}
-			api, err := e.set(t.Context(), &track{target: target, readAt: e.moment(), snap: Snapshot{Keyring: c.k}}, keyC)
+			api, err := e.set(t.Context(), &track{target: target, answered: e.moment(), snap: Snapshot{Keyring: c.k}}, keyC)
 			if api != nil || !errors.Is(err, c.want) || (m.setCalls(target) == 1) != (c.want == nil) {
 				t.Errorf("%s: %v, %v, %d Set calls", name, api, err, m.setCalls(target))
 			}

@@ -9,7 +9,8 @@ import (
 // Receivers are given their time only while they could read the store. How long that was is
 // counted by the reads of the very keyring: each that finds the key goes on with the count.
 
-// slowAnswer is how much of a call's time is not taken for a pause of this process.
+// slowAnswer is how much of a call's time is not taken for a pause of this process. Where the store
+// needed longer for the call before, too, it is slow, and as much is not.
 const slowAnswer = 5 * time.Second
 
 // watch is since when a key was found in the store at every read, by the steady clock.
@@ -42,7 +43,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	}
 	tr.pendingSeen.see(pend, lost, now.steady)
 	tr.currentSeen.see(cur, lost, now.steady)
-	tr.snap, tr.readAt, tr.storeFails = s, began, 0
+	tr.snap, tr.storeFails = s, 0
 	e.counted(tr, !pend.IsZero())
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
@@ -55,10 +56,11 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 // anew when it is back.
 func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duration {
 	now := e.moment()
-	last := tr.answered
-	tr.answered = now.answered(began)
-	busy := e.silences.longest(e.moment, began, last.steady)
-	gap := last.silence(now, began)
+	last, took := tr.answered, began.since(now)
+	slow := max(slowAnswer, min(took, tr.took))
+	tr.answered, tr.took = now.answered(began, slow), took
+	busy := e.silences.longest(e.moment, began, slow, last.steady)
+	gap := last.silence(now, began, slow)
 	switch {
 	case tr.storeFails > 0 || now.wall.Before(last.wall):
 	case gap <= limit:
@@ -69,17 +71,17 @@ func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duratio
 	return now.steady // all of it
 }
 
-// answered is when the store answered a call from began until now: some time in between, and the
-// earliest is what a break is counted from.
-func (now moment) answered(began moment) moment {
-	return moment{began.wall.Add(min(now.wall.Sub(began.wall), slowAnswer)), began.steady + min(now.steady-began.steady, slowAnswer)}
+// answered is when the store answered a call from began until now, of which slow is the most that
+// it may have needed: some time in between, and the earliest is what a break is counted from.
+func (now moment) answered(began moment, slow time.Duration) moment {
+	return moment{began.wall.Add(min(now.wall.Sub(began.wall), slow)), began.steady + min(now.steady-began.steady, slow)}
 }
 
 // silence is how long it may have been, from an answer at m until that of a call from began until
 // now, that nobody could read the store. The steady clock does not tell of a suspended machine,
 // the wall clock may have been set: either is believed.
-func (m moment) silence(now, began moment) time.Duration {
-	wall, steady := min(now.wall.Sub(began.wall), slowAnswer), min(now.steady-began.steady, slowAnswer)
+func (m moment) silence(now, began moment, slow time.Duration) time.Duration {
+	wall, steady := min(now.wall.Sub(began.wall), slow), min(now.steady-began.steady, slow)
 	return max(now.wall.Sub(m.wall)-wall, now.steady-m.steady-steady)
 }
 
@@ -111,18 +113,18 @@ func (s *silences) failed(now time.Duration) {
 }
 
 // longest is the longest silence since some time, up to the answer to a call from began until now.
-func (s *silences) longest(clock func() moment, began moment, since time.Duration) time.Duration {
+func (s *silences) longest(clock func() moment, began moment, slow, since time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := clock() // under the lock: or of two answers the later one would make time go back
-	took := s.last.silence(now, began)
+	took := s.last.silence(now, began, slow)
 	if now.wall.Before(s.last.wall) {
 		took = allOfIt
 	}
 	if took > shortSilence {
 		s.long = append(s.long, silence{now.steady, took})
 	}
-	if answered := now.answered(began); answered.steady >= s.last.steady || took == allOfIt {
+	if answered := now.answered(began, slow); answered.steady >= s.last.steady || took == allOfIt {
 		s.last = answered // calls overlap
 	}
 	old := slices.IndexFunc(s.long, func(x silence) bool { return x.until > now.steady-silencesKept })

@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,42 @@ func TestStoreSilence(t *testing.T) {
 	}
 }
 
+// tardy is a store that needs its time for each answer.
+type tardy struct {
+	*memory
+	takes time.Duration
+}
+
+func (s tardy) Read(ctx context.Context, t Target) (Snapshot, error) {
+	time.Sleep(s.takes)
+	return s.memory.Read(ctx, t)
+}
+
+func (s tardy) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+	time.Sleep(s.takes)
+	return s.memory.Write(ctx, t, k, version)
+}
+
+// TestSlowStore: a store that is slow delays a rotation, and does not stop it.
+func TestSlowStore(t *testing.T) {
+	t.Parallel()
+	for _, propagation := range []time.Duration{4 * time.Second, 15 * time.Second, time.Minute, 6 * time.Minute} {
+		for _, takes := range []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 20 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				m, target := newMemory(), targets(1)[0]
+				m.adoptedKey(target, "value")
+				e, _ := engineOn(t, m, "me", nil, nil)
+				e.store, e.policy.Propagation = tardy{m, takes}, propagation
+				ctx, cancel := context.WithTimeout(t.Context(), 2*propagation+20*takes)
+				defer cancel()
+				if err := e.Settle(ctx, target, ByCommand); err != nil {
+					t.Errorf("propagation %s, answers after %s: %v", propagation, takes, err)
+				}
+			})
+		}
+	}
+}
+
 // TestBusyReplica: a replica that comes back to a keyring late, because it read others all the time,
 // counts a part of the gap and goes on; one that heard nothing meanwhile, or of a failure, begins anew.
 func TestBusyReplica(t *testing.T) {
@@ -62,19 +99,19 @@ func TestBusyReplica(t *testing.T) {
 	}{
 		"it read others all the time": {func(e *Engine) {
 			for d := 10 * s; d < gap; d += 10 * s {
-				e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+				e.silences.longest(func() moment { return at(d) }, at(d), slowAnswer, at(d).steady)
 			}
 		}, gap - limit},
 		"it read others, with a break": {func(e *Engine) {
 			for d := 10 * s; d < gap; d += 10 * s {
 				if d < 100*s || d > 200*s {
-					e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+					e.silences.longest(func() moment { return at(d) }, at(d), slowAnswer, at(d).steady)
 				}
 			}
 		}, at(gap).steady},
 		"a call failed": {func(e *Engine) {
 			for d := 10 * s; d < gap; d += 10 * s {
-				e.silences.longest(func() moment { return at(d) }, at(d), at(d).steady)
+				e.silences.longest(func() moment { return at(d) }, at(d), slowAnswer, at(d).steady)
 			}
 			e.silences.failed(at(100 * s).steady)
 		}, at(gap).steady},

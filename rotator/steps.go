@@ -247,6 +247,9 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 // What was known of Tencent's side is void after it, unless the answer itself has to serve as the
 // proof. err is the store's, or errStale; then nothing was sent.
 func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, err error) {
+	if err := e.readAgain(ctx, tr); err != nil {
+		return nil, err
+	}
 	confirmed := e.moment()
 	if err := e.write(ctx, tr, tr.snap.Keyring); err != nil {
 		return nil, err

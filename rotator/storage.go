@@ -152,7 +152,7 @@ const freshRead = 10 * time.Second
 // readAgain makes sure that what is about to be written over was read a moment ago. A version
 // number alone does not tell: a keyring that was deleted and made anew comes to it again.
 func (e *Engine) readAgain(ctx context.Context, tr *track) error {
-	if tr.readAt.since(e.moment()) <= freshRead {
+	if tr.answered.since(e.moment()) <= freshRead {
 		return nil
 	}
 	was := tr.snap

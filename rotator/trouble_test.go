@@ -281,13 +281,13 @@ func TestRotateManyAtOnce(t *testing.T) {
 func TestAnswersAtOnce(t *testing.T) {
 	t.Parallel()
 	e, _ := engineOn(t, newMemory(), "me", nil, nil)
-	e.silences.longest(e.moment, e.moment(), 0)
+	e.silences.longest(e.moment, e.moment(), slowAnswer, 0)
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
 			for range 20_000 {
 				now := e.moment()
-				if took := e.silences.longest(e.moment, now, now.steady); took == allOfIt {
+				if took := e.silences.longest(e.moment, now, slowAnswer, now.steady); took == allOfIt {
 					t.Error("a break")
 					return
 				}
