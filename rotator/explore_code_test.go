@@ -26,12 +26,15 @@ var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 //     the past does not change and now only moves away, none will.
 type coder struct {
 	*scenario
-	now   time.Time
-	past  time.Time // what no replica's clock holds to be in the future
-	old   time.Duration
-	parts [3]part // the world, and the replicas
-	buf   []byte
-	times []int32
+	now  time.Time
+	past time.Time // what no replica's clock holds to be in the future
+	old  time.Duration
+	// before is the version before the newest, if it may be read yet: a replica that reads it again
+	// may write over what it read before.
+	before int64
+	parts  [3]part // the world, and the replicas
+	buf    []byte
+	times  []int32
 }
 
 // horizon is more than any two spans differ by that Decide or a transition adds to times
@@ -110,6 +113,10 @@ func newCoder(s *scenario) *coder { return &coder{scenario: s} }
 
 func (c *coder) code(w *world) fingerprint {
 	c.now, c.past = w.now, w.now.Add(min(0, c.ahead[0], c.ahead[1]))
+	c.before = 0
+	if w.older() != nil {
+		c.before = w.views[len(w.views)-2].version
+	}
 	// Receivers' time, by whichever replica, and what an adopted key needs beside.
 	c.old = 2*(c.policy.Propagation+c.policy.Timing.Skew) + time.Minute
 	for i := range c.parts {

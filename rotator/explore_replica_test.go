@@ -83,8 +83,9 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 	for n, a := range r.answers {
 		p.int(slices.Index(answersByCode, a.err))
 		p.key(a.key)
-		p.flag(a.version == 0, a.version == now.version)
+		p.flag(a.version == 0, a.version == now.version, a.version == c.before)
 		if a.snap.Version != 0 {
+			p.flag(r.action.Step != "" && a.snap.sameVersion(r.tr.snap)) // or what was read before is not written over
 			c.snapshot(p, now, a.snap, i)
 			c.previous(p, a.snap.Keyring, &r.tr.obs)
 		}
@@ -97,7 +98,7 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 // snapshot codes what a replica holds to be in the store.
 func (c *coder) snapshot(p *part, now view, s Snapshot, me int) {
 	same := s.Version == now.version && !c.lawless
-	p.flag(s.Version == now.version, s.Keyring == nil)
+	p.flag(s.Version == now.version, s.Version == c.before, s.Keyring == nil)
 	if !same {
 		c.ring(p, s.Keyring, me)
 	}
