@@ -130,7 +130,9 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 	}
 	d.may(o, "accept_unsigned", &k.AcceptUnsigned)
 	d.may(o, "rotated_at", &k.RotatedAt)
-	d.may(o, "revision", &k.Revision)
+	var revision json.RawMessage
+	d.may(o, "revision", &revision)
+	_ = json.Unmarshal(revision, &k.Revision) // an older program let anything stand there
 	var rotation json.RawMessage
 	if d.may(o, "rotation", &rotation); rotation != nil {
 		k.Rotation = d.rotation(rotation)

@@ -24,9 +24,6 @@ func (e *Engine) noticed(tr *track, s Snapshot) (replicas, place int) {
 	now := e.moment()
 	changed := tr.snap.Keyring != nil && s.Version != tr.snap.Version
 	foreign := s.Keyring != nil && s.Keyring.Pending() != nil && s.Keyring.Rotation.Owner != e.policy.Owner
-	if changed || foreign {
-		e.company = now.steady
-	}
 	if changed && goneOn(tr.snap, s) && tr.snap.Keyring.Rotation.Owner != e.policy.Owner {
 		p := e.peers[tr.snap.Keyring.Rotation.Owner]
 		p.met, p.busy = now.steady, later(p.busy, sooner(s.Written, now.wall).Add(e.policy.Timing.Lease))

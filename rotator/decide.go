@@ -247,8 +247,9 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 	case o.Sight == Seen && fresh && o.Key.Equal(cur):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
 	case o.Sight == Forbidden && fresh && !cur.IsZero():
-		if hold := later(o.NextPush, s.knownAt(s.Keyring.Current(), o, p)); now.Before(hold) {
-			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: true}, true
+		known := s.knownAt(s.Keyring.Current(), o, p)
+		if hold := later(o.NextPush, known); now.Before(hold) {
+			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: now.Before(known)}, true
 		}
 		return Action{Step: StepReassert, Why: "Tencent does not tell which key is in force: set it before the old one goes"}, true
 	case o.Sight == Seen && fresh: // a foreign key that is to be left alone

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,4 +39,24 @@ func TestDemandBeforeDrift(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRolledBackIsTold: who asked for a key that Tencent refused is told so, although a foreign key was
+// adopted meanwhile.
+func TestRolledBackIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		m.inForce[target] = NewKey("", "foreign")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		e.policy.OnDrift = AdoptKey
+		e.store = tardy{m, time.Millisecond}
+		m.setErrs = refuse(1, Refused, "InvalidParameter")
+		err := e.Settle(t.Context(), target, ByCommand)
+		var rolledBack *RolledBackError
+		if !errors.As(err, &rolledBack) || m.keyring(target).CallbackKey().Reveal() != "foreign" {
+			t.Errorf("%v; %s", err, describe(m.keyring(target)))
+		}
+	})
 }

@@ -38,7 +38,6 @@ type Engine struct {
 	served   int             // how many of them Run looks after, or will
 	arrived  []*track        // of these, what Run has not taken in yet
 	silences silences        // of the store, whichever target it was asked about
-	company  time.Duration   // when another replica was last noticed, by the steady clock; long ago: never
 	peers    map[string]peer // who carry rotations out, by Owner
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
@@ -81,7 +80,7 @@ type Options struct {
 func New(o Options) (*Engine, error) {
 	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
 		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, stageRate: o.StageRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
-		company: -companyLimit, peers: map[string]peer{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
+		peers: map[string]peer{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}
@@ -124,18 +123,18 @@ type track struct {
 
 	behind time.Duration // how late the visit began
 
-	snap           Snapshot      // as last read or written
-	answered       moment        // when that call was answered, for all that is known
-	took           time.Duration // how long it took
-	pendingCounted bool          // guarded by Engine.mu: in pace.pending
-	paced          bool          // a rotation that was put off has a number, and
-	number         int           // that is it
-	queued         bool          // a look that can wait has a number
-	turn           float64       // its number
-	latest         time.Time     // that the wall clock told, of what is remembered here
-	pending        Key           // the last pending key seen
-	pendingSeen    watch         // of the pending key, for obs.Since
-	currentSeen    watch         // of the current key, for obs.CurrentSince
+	snap        Snapshot      // as last read or written
+	answered    moment        // when that call was answered, for all that is known
+	took        time.Duration // how long it took
+	wait        time.Duration // how long receivers get for the key that they may not know yet
+	load        float64       // guarded by Engine.mu: of its pending key, in pace.load
+	putOff      bool          // guarded by Engine.mu: in pace.held
+	queued      bool          // a look that can wait has a number
+	turn        float64       // its number
+	latest      time.Time     // that the wall clock told, of what is remembered here
+	pending     Key           // the last pending key seen
+	pendingSeen watch         // of the pending key, for obs.Since
+	currentSeen watch         // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force

@@ -287,3 +287,47 @@ func TestDoubtIsLookedInto(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoLives: a keyring that was deleted and made anew comes to the same version again. Whoever read
+// it in its former life reads again before it writes, and does not write over the new one.
+func TestTwoLives(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(k *Keyring){
+		"another revision": func(k *Keyring) { k.Revision = "another" },
+		"changed by hand":  func(k *Keyring) { k.Edited = true },
+		"nothing":          func(*Keyring) {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			m.rings[target].Keyring.Revision = "one"
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.Ask(BySignal, target)
+			anew := NewKey("anew", "made anew")
+			m.onLook = func() {
+				time.Sleep(freshRead + slowAnswer + time.Second)
+				m.change(func() {
+					s := m.rings[target]
+					s.Keyring = s.Keyring.Clone()
+					change(s.Keyring)
+					if name == "another revision" {
+						s.Keyring.Keys = []Entry{{Key: anew, State: Current, ActivatedAt: time.Now()}}
+						m.inForce[target] = anew
+					}
+					m.rings[target] = s
+				})
+			}
+			tr := e.track(target)
+			if err := e.read(t.Context(), tr); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.api.KeyInForce(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+			err := e.write(t.Context(), tr, tr.snap.Keyring)
+			if errors.Is(err, ErrConflict) != (name != "nothing") || (m.rings[target].Version == 1) != (name != "nothing") {
+				t.Errorf("%s: %v, version %d", name, err, m.rings[target].Version)
+			}
+		})
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Bounds of a generated key's length, in characters. The upper bound is Tencent's
@@ -73,8 +72,8 @@ func GenerateKey(random io.Reader, length int) (Key, error) {
 func (k Key) unusual() string {
 	value := k.Reveal()
 	switch {
-	case utf8.RuneCountInString(value) > MaxKeyLength:
-		return fmt.Sprintf("it has more than %d characters", MaxKeyLength)
+	case len(value) > MaxKeyLength:
+		return fmt.Sprintf("it has more than %d bytes", MaxKeyLength)
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return "it has control characters"
 	}

@@ -134,25 +134,3 @@ func TestLooksYield(t *testing.T) {
 		}
 	})
 }
-
-// TestCompany: another replica is noticed by what it has in hand, and a replica does not take itself for
-// another.
-func TestCompany(t *testing.T) {
-	t.Parallel()
-	for owner, want := range map[string]bool{"me": false, "other": true} {
-		synctest.Test(t, func(t *testing.T) {
-			m, e, ts, _ := fleet(t, 1, 5, nil)
-			other, _ := engineOn(t, m, owner, nil, nil)
-			if err := other.Begin(t.Context(), ts[0], BySignal); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Second)
-			if err := e.read(t.Context(), e.track(ts[0])); err != nil {
-				t.Fatal(err)
-			}
-			if noticed := e.company == e.clock.Steady(); noticed != want {
-				t.Errorf("%s: another replica is noticed: %t", owner, noticed)
-			}
-		})
-	}
-}

@@ -3,53 +3,55 @@ package rotator
 import "time"
 
 // A pending key is read again and again until it is set, and Tencent sets only so many a second. So a
-// wave of rotations is a pipeline: no more keys are pending than can be set within the time that
-// receivers get, and a minute.
+// wave of rotations is a pipeline: each replica has no more keys pending than can be set within the
+// time that receivers get, and a minute.
 
 // paceSlack is how much longer than its propagation a key may be pending because others go first.
 const paceSlack = time.Minute
 
 // pace puts off rotations that nobody asked for while enough are under way.
 type pace struct {
-	pending int // keys that are known to be pending
-	// Each rotation that is put off takes a number; the numbers are called as keys are staged.
-	taken, called int
+	load float64 // sets a second that the pending keys need, as far as they are known
+	held int     // rotations that are put off
 }
 
-// counted keeps count of the pending keys. It is called when a keyring was read or written.
-func (e *Engine) counted(tr *track, pending bool) {
+// need is how many sets a second a key takes that is pending for as long as receivers get.
+func need(propagation time.Duration) float64 { return 1 / (propagation + paceSlack).Seconds() }
+
+// loads notes what a target's pending key needs; 0: there is none, or nothing is known of it.
+func (e *Engine) loads(tr *track, load float64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.countLocked(tr, pending)
+	e.loadLocked(tr, load)
 }
 
-func (e *Engine) countLocked(tr *track, pending bool) {
-	switch {
-	case pending && !tr.pendingCounted:
-		e.pace.pending++
-	case !pending && tr.pendingCounted:
-		e.pace.pending--
+func (e *Engine) loadLocked(tr *track, load float64) {
+	e.pace.load += load - tr.load
+	tr.load = load
+}
+
+// releaseLocked takes a target out of those that are put off. The caller holds e.mu.
+func (e *Engine) releaseLocked(tr *track) {
+	if tr.putOff {
+		tr.putOff = false
+		e.pace.held--
 	}
-	tr.pendingCounted = pending
 }
 
-// paced puts a rotation off if enough are under way: a is then a wait.
+// paced puts a rotation off if enough are under way: a is then a wait. Of those that are put off one
+// comes again for each key that can be set, so that they cost no more reads than there are sets.
 func (e *Engine) paced(tr *track, a Action, w Wish) Action {
-	most := e.stageRate * (e.policy.of(tr.snap.Keyring).Propagation + paceSlack).Seconds()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := &e.pace
-	if a.Step != StepStage || w.Asked != "" || e.stageRate <= 0 || float64(p.pending) < most {
-		if tr.paced { // the number is given back
-			tr.paced = false
-			p.called++
-		}
+	if a.Step != StepStage || w.Asked != "" || e.stageRate <= 0 || p.load+need(e.policy.of(tr.snap.Keyring).Propagation) <= max(e.stageRate, need(0)) {
+		e.releaseLocked(tr)
 		return a
 	}
-	if !tr.paced {
-		tr.paced, tr.number = true, p.taken
-		p.taken++
+	if !tr.putOff {
+		tr.putOff = true
+		p.held++
 	}
-	wait := time.Duration(float64(tr.number-p.called) / e.stageRate * float64(time.Second))
+	wait := time.Duration(float64(p.held) / e.stageRate * float64(time.Second))
 	return Action{Step: StepWait, Until: e.clock.Now().Add(max(wait, time.Second)), Why: "enough rotations are under way"}
 }

@@ -1,6 +1,8 @@
 package rotator
 
 import (
+	"context"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +39,7 @@ func TestPace(t *testing.T) {
 			return pending, done
 		}
 		most := int(rate * (e.policy.Propagation + paceSlack).Seconds())
-		if pending, _ := pendings(); pending < most || pending > most+maxVisits {
+		if pending, _ := pendings(); pending < most-1 || pending > most+maxVisits {
 			t.Errorf("%d keys are pending at first, want %d", pending, most)
 		}
 		reads := 0
@@ -64,39 +66,112 @@ func TestPace(t *testing.T) {
 				t.Errorf("%d keys are pending", pending)
 			}
 		}
-		if pending, done := pendings(); done != n || pending != 0 || e.pace.pending != 0 || e.pace.taken != e.pace.called {
+		if pending, done := pendings(); done != n || pending != 0 || math.Abs(e.pace.load) > 1e-9 || e.pace.held != 0 {
 			t.Errorf("after all: %d done, %d pending; %+v", done, pending, e.pace)
 		}
 		e.Drop(ts...)
 	})
 }
 
-// TestPaceForgets: a rotation that was put off and is no longer wanted gives its number back, and a
-// target that is dropped is counted no more.
+// TestPaceForgets: a rotation that was put off and is no longer wanted is not counted any more, nor is
+// a target that is dropped.
 func TestPaceForgets(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	e, _ := engineOn(t, m, "me", nil, nil)
-	e.stageRate, e.pace.pending = 0.001, 10
+	e.stageRate, e.pace.load = 0.001, 10
 	stage, tr := Action{Step: StepStage}, e.track(codecTarget)
 	tr.snap = settled().s
-	if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || !tr.paced {
-		t.Errorf("%+v", a)
+	for range 2 {
+		if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || e.pace.held != 1 || a.Until.Sub(e.clock.Now()) < 999*time.Second {
+			t.Errorf("%+v", a)
+		}
 	}
 	for _, a := range []struct {
 		a Action
 		w Wish
 	}{{Action{Step: StepWait}, Wish{}}, {stage, Wish{Asked: ByCommand}}} {
 		e.paced(tr, stage, Wish{})
-		if got := e.paced(tr, a.a, a.w); got != a.a || tr.paced || e.pace.called != e.pace.taken {
+		if got := e.paced(tr, a.a, a.w); got != a.a || e.pace.held != 0 {
 			t.Errorf("%+v: %+v", got, e.pace)
 		}
 	}
 	e.paced(tr, stage, Wish{})
-	e.counted(tr, true)
-	e.counted(tr, true)
+	e.loads(tr, 1)
+	e.loads(tr, 1)
 	e.Drop(codecTarget)
-	if e.pace.pending != 10 || e.pace.called != e.pace.taken {
+	if e.pace != (pace{load: 10}) {
 		t.Errorf("%+v", e.pace)
+	}
+	// However slow the limit and long the propagation, one rotation goes on.
+	e.pace.load, e.stageRate = 0, 0.0001
+	if a := e.paced(e.track(codecTarget), stage, Wish{}); a.Step != StepStage {
+		t.Errorf("%+v", a)
+	}
+}
+
+// unread is a store that cannot read some keyrings.
+type unread struct {
+	*memory
+	bad map[Target]bool
+}
+
+func (s *unread) Read(ctx context.Context, t Target) (Snapshot, error) {
+	s.mu.Lock()
+	bad := s.bad[t]
+	s.mu.Unlock()
+	if bad {
+		return Snapshot{}, errOther
+	}
+	return s.memory.Read(ctx, t)
+}
+
+// TestPaceIsShared: neither pending keys whose keyrings cannot be read any more nor those that are
+// pending for half a day keep the others from being replaced.
+func TestPaceIsShared(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		override   time.Duration
+		unreadable bool
+	}{"unreadable": {0, true}, "half a day": {12 * time.Hour, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			const n, blocked, rate = 300, 130, 1.0
+			m, e, ts, _ := fleet(t, n, 0, nil)
+			e.stageRate = rate
+			e.policy.Propagation = time.Minute
+			due := time.Now().Add(time.Hour)
+			e.due = func(t Target, at time.Time) time.Time {
+				first := due
+				if t.SdkAppID > blocked {
+					first = due.Add(time.Minute)
+				}
+				if at.Before(first) {
+					return first
+				}
+				return time.Time{}
+			}
+			s := &unread{memory: m}
+			e.store = s
+			for _, target := range ts[:blocked] {
+				snap := m.rings[target]
+				snap.Keyring = snap.Keyring.With(Overrides{Propagation: c.override})
+				m.rings[target] = snap
+			}
+			stop := running(e, ts)
+			defer stop()
+			time.Sleep(time.Until(due) + 30*time.Second)
+			m.change(func() {
+				s.bad = map[Target]bool{}
+				for _, target := range ts[:blocked] {
+					s.bad[target] = c.unreadable
+				}
+			})
+			time.Sleep(time.Hour)
+			for _, target := range ts[blocked:] {
+				if m.setCalls(target) != 1 {
+					t.Fatalf("%s: %s: %d Set calls", name, target, m.setCalls(target))
+				}
+			}
+		})
 	}
 }

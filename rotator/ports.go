@@ -52,7 +52,7 @@ func (s Snapshot) sameVersion(o Snapshot) bool {
 	if s.Keyring == nil || o.Keyring == nil {
 		return s.Version == o.Version && s.Keyring == nil && o.Keyring == nil
 	}
-	return s.Version == o.Version && s.Keyring.Revision == o.Keyring.Revision
+	return s.Version == o.Version && s.Keyring.Revision == o.Keyring.Revision && s.Keyring.Edited == o.Keyring.Edited
 }
 
 // ErrConflict says that the keyring was changed by somebody else between Read and Write.

@@ -32,7 +32,8 @@ func (w *watch) see(key Key, lost, now time.Duration) {
 // long its keys have been seen there.
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	p := e.policy.of(s.Keyring)
-	lost := e.lost(tr, began, 3*probe(p.waitFor(s.Keyring)))
+	tr.wait = p.waitFor(s.Keyring)
+	lost := e.lost(tr, began, 3*probe(tr.wait))
 	now := e.moment()
 	var pend, cur Key
 	if s.Keyring != nil {
@@ -44,25 +45,45 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.pendingSeen.see(pend, lost, now.steady)
 	tr.currentSeen.see(cur, lost, now.steady)
 	tr.snap, tr.storeFails = s, 0
-	e.counted(tr, !pend.IsZero())
+	load := 0.0
+	if !pend.IsZero() {
+		load = need(p.Propagation)
+	}
+	e.loads(tr, load)
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
 }
 
+// counts is since when a key that is about to be set counts as found, where receivers may not
+// know it yet.
+func (tr *track) counts(key Key) time.Duration {
+	k := tr.snap.Keyring
+	if k == nil || tr.wait <= 0 {
+		return 0
+	}
+	switch pend, cur := k.Pending(), k.Current(); {
+	case pend != nil && pend.Key.Equal(key) && k.Rotation.Reason != ByRevoke:
+		return tr.pendingSeen.since
+	case cur != nil && cur.Key.Equal(key) && cur.PushAfter.After(cur.ActivatedAt):
+		return tr.currentSeen.since
+	}
+	return 0
+}
+
 // lost is how much of the time since the keyring was last read does not count for receivers, after
 // an answer to a call that was begun at began. A gap of up to limit counts. Of a longer one limit
-// counts if this process was only busy: it read other keyrings all the time and no call failed.
+// counts if this process was only busy: it read other keyrings all the time.
 // Otherwise nothing counts that came before: the store may have been away, and receivers begin
 // anew when it is back.
 func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duration {
 	now := e.moment()
 	last, took := tr.answered, began.since(now)
-	slow := max(slowAnswer, min(took, tr.took))
+	slow := max(slowAnswer, min(took, tr.took, callLimit))
 	tr.answered, tr.took = now.answered(began, slow), took
 	busy := e.silences.longest(e.moment, began, slow, last.steady)
 	gap := last.silence(now, began, slow)
 	switch {
-	case tr.storeFails > 0 || now.wall.Before(last.wall):
+	case last == (moment{}) || tr.storeFails > 0 || now.wall.Before(last.wall):
 	case gap <= limit:
 		return 0
 	case busy <= limit:
@@ -99,18 +120,11 @@ type silence struct {
 const (
 	// shortSilence is one that no propagation is too short for.
 	shortSilence = 50 * time.Millisecond
-	// silencesKept is for how long silences are remembered.
-	silencesKept = 10 * time.Minute
+	// silencesKept is for how long silences are remembered, and silencesApart how exactly.
+	silencesKept, silencesApart = 24 * time.Hour, 10 * time.Second
 	// allOfIt is a silence after which nothing counts.
 	allOfIt = 1<<63 - 1
 )
-
-// failed says that a call failed: nobody knows since when the store was away.
-func (s *silences) failed(now time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.long = append(s.long, silence{now, allOfIt})
-}
 
 // longest is the longest silence since some time, up to the answer to a call from began until now.
 func (s *silences) longest(clock func() moment, began moment, slow, since time.Duration) time.Duration {
@@ -121,7 +135,9 @@ func (s *silences) longest(clock func() moment, began moment, slow, since time.D
 	if now.wall.Before(s.last.wall) {
 		took = allOfIt
 	}
-	if took > shortSilence {
+	if n := len(s.long); took > shortSilence && n > 0 && s.long[n-1].until/silencesApart == now.steady/silencesApart {
+		s.long[n-1] = silence{now.steady, max(took, s.long[n-1].took)}
+	} else if took > shortSilence {
 		s.long = append(s.long, silence{now.steady, took})
 	}
 	if answered := now.answered(began, slow); answered.steady >= s.last.steady || took == allOfIt {

@@ -1,6 +1,8 @@
 package rotator
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -127,7 +129,7 @@ func TestAdoptedWithoutLooks(t *testing.T) {
 // TestUnusualKey: a key that receivers may be unable to use is not adopted in silence.
 func TestUnusualKey(t *testing.T) {
 	t.Parallel()
-	for value, warns := range map[string]bool{"CANARY": false, strings.Repeat("é", MaxKeyLength): false, strings.Repeat("x", MaxKeyLength+1): true, "CANARY\n": true, "CAN\x00ARY": true} {
+	for value, warns := range map[string]bool{"CANARY": false, strings.Repeat("é", MaxKeyLength): true, strings.Repeat("x", MaxKeyLength): false, strings.Repeat("x", MaxKeyLength+1): true, "CANARY\n": true, "CAN\x00ARY": true} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
 			m.inForce[target] = NewKey("", value)
@@ -138,4 +140,136 @@ func TestUnusualKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCountBeginsAnewAtTheSet: a look took so long that nobody knows whether receivers could read
+// meanwhile. What is read after it begins the count anew, and nothing is set before that is over.
+func TestCountBeginsAnewAtTheSet(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ propagation, look time.Duration }{
+		"suspended in a look": {6 * time.Minute, time.Hour},
+		"a slow look":         {10 * time.Second, 25 * time.Second},
+		"a look of 9 seconds": {8 * time.Second, 9 * time.Second},
+		"of half a minute":    {time.Minute, 29 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.policy.Propagation = c.propagation
+			if err := e.Begin(t.Context(), target, ByCommand); err != nil {
+				t.Fatal(err)
+			}
+			for range 9 {
+				time.Sleep(probe(c.propagation))
+				if err := e.read(t.Context(), e.track(target)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(c.propagation - 8*probe(c.propagation))
+			e.track(target).forget()
+			back := time.Time{}
+			m.change(func() {
+				m.onLook = func() {
+					m.change(func() { m.away = true })
+					time.Sleep(c.look)
+					m.change(func() { m.away = false })
+					back = time.Now()
+				}
+			})
+			e.Visit(t.Context(), target)
+			stop := running(e, targets(1))
+			defer stop()
+			for m.setCalls(target) == 0 {
+				time.Sleep(probe(c.propagation) / 4)
+			}
+			if since := time.Since(back); since < c.propagation || since > 2*c.propagation {
+				t.Errorf("%s: it was set %s after the store was back, and receivers get %s", name, since, c.propagation)
+			}
+		})
+	}
+}
+
+// TestEditedIsNotRead: while what receivers read is not what the keyring says, their time does not pass.
+func TestEditedIsNotRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		other, _ := engineOn(t, m, "other", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		e.Ask(BySignal, target)
+		time.Sleep(5 * time.Minute)
+		m.change(func() {
+			s := m.rings[target]
+			s.Keyring = s.Keyring.Clone()
+			s.Keyring.Edited, s.Version = true, s.Version+1
+			m.rings[target] = s
+		})
+		other.Visit(t.Context(), target) // which puts it right before the first sees it
+		restored := time.Now()
+		if m.keyring(target).Edited {
+			t.Fatal("it was not written anew")
+		}
+		for m.setCalls(target) == 0 {
+			time.Sleep(time.Second)
+		}
+		if since := time.Since(restored); since < tablePolicy.Propagation {
+			t.Errorf("the key was set %s after receivers could read it again", since)
+		}
+	})
+}
+
+// TestLongRounds: with so many keys pending, or so slow a store, that it takes longer than ten minutes
+// to read them all once, they are set all the same; nor does one that cannot be read hold the others up.
+func TestLongRounds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		targets int
+		takes   time.Duration
+		broken  int
+		within  time.Duration
+	}{
+		"eleven minutes a round":   {1100, 20 * time.Second, 0, 12 * time.Hour},
+		"one cannot be read":       {700, 5 * time.Second, 1, 3 * time.Hour},
+		"a minute and two seconds": {400, 5 * time.Second, 0, time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, ts := newMemory(), targets(c.targets)
+			for _, target := range ts {
+				m.adoptedKey(target, "value-"+target.String())
+			}
+			e, _ := engineOn(t, m, "me", nil, nil)
+			e.log = slog.New(slog.DiscardHandler)
+			e.store = tardy{m, c.takes}
+			if c.broken > 0 {
+				e.store = slowUnread{e.store, ts[0]}
+			}
+			stop := running(e, ts)
+			defer stop()
+			e.Ask(BySignal, ts...)
+			time.Sleep(c.within)
+			for _, target := range ts[c.broken:] {
+				if m.setCalls(target) != 1 {
+					t.Fatalf("%s: %s: %d Set calls after %s", name, target, m.setCalls(target), c.within)
+				}
+			}
+		})
+	}
+}
+
+// slowUnread is a store that cannot read one keyring.
+type slowUnread struct {
+	Store
+	bad Target
+}
+
+func (s slowUnread) Read(ctx context.Context, t Target) (Snapshot, error) {
+	snap, err := s.Store.Read(ctx, t)
+	if t == s.bad {
+		return Snapshot{}, errOther
+	}
+	return snap, err
 }

@@ -52,10 +52,8 @@ func (e *Engine) dropLocked(tr *track) {
 		e.served--
 	}
 	if !tr.held && e.tracks[tr.target] == tr {
-		e.countLocked(tr, false)
-		if tr.paced {
-			e.pace.called++
-		}
+		e.loadLocked(tr, 0)
+		e.releaseLocked(tr)
 		delete(e.tracks, tr.target)
 	}
 }

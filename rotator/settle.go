@@ -102,7 +102,9 @@ func (tr *track) outcome(began time.Time) (bool, error) {
 	if tr.pending.IsZero() || k == nil || k.Pending() != nil {
 		return false, nil
 	}
-	if e := k.Lookup(tr.pending); e != nil {
+	if e := k.Lookup(tr.pending); e != nil && e.State == Previous && e.ActivatedAt.IsZero() && k.Rotation != nil && k.Rotation.LastError != nil {
+		return true, tr.rolledBack()
+	} else if e != nil {
 		began = later(began, e.CreatedAt) // what was adopted before it was there is no new key
 	}
 	if cur := k.Current(); cur != nil && (cur.Key.ID() == tr.pending.ID() || cur.ActivatedAt.After(began)) {

@@ -88,7 +88,7 @@ func TestSlowStore(t *testing.T) {
 }
 
 // TestBusyReplica: a replica that comes back to a keyring late, because it read others all the time,
-// counts a part of the gap and goes on; one that heard nothing meanwhile, or of a failure, begins anew.
+// counts a part of the gap and goes on; one that heard nothing meanwhile begins anew.
 func TestBusyReplica(t *testing.T) {
 	t.Parallel()
 	const s, limit, gap = time.Second, 90 * time.Second, 250 * time.Second
@@ -108,12 +108,6 @@ func TestBusyReplica(t *testing.T) {
 					e.silences.longest(func() moment { return at(d) }, at(d), slowAnswer, at(d).steady)
 				}
 			}
-		}, at(gap).steady},
-		"a call failed": {func(e *Engine) {
-			for d := 10 * s; d < gap; d += 10 * s {
-				e.silences.longest(func() moment { return at(d) }, at(d), slowAnswer, at(d).steady)
-			}
-			e.silences.failed(at(100 * s).steady)
 		}, at(gap).steady},
 		"it read nothing": {func(*Engine) {}, at(gap).steady},
 	} {
@@ -197,5 +191,43 @@ func TestForgetKeepsWhatTheStoreTold(t *testing.T) {
 	}
 	if asAPIError(errOther).Class != Doubtful {
 		t.Error("an error of another kind is not in doubt")
+	}
+}
+
+// TestPausesInARow: a process that is paused in several reads in a row does not take that for the
+// pace of the store.
+func TestPausesInARow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		if err := e.Begin(t.Context(), target, ByCommand); err != nil {
+			t.Fatal(err)
+		}
+		e.store = tardy{m, time.Hour}
+		for range 4 {
+			if err := e.read(t.Context(), e.track(target)); err != nil {
+				t.Fatal(err)
+			}
+			if counted := e.clock.Steady() - e.track(target).pendingSeen.since; counted > 0 {
+				t.Errorf("%s of pauses count", counted)
+			}
+		}
+	})
+}
+
+// TestFirstReadCountsNothing, whatever the clock says at that time.
+func TestFirstReadCountsNothing(t *testing.T) {
+	t.Parallel()
+	for _, at := range []time.Duration{0, time.Second, 5 * time.Minute} {
+		now := moment{t0.Add(at), at}
+		e := &Engine{policy: tablePolicy, clock: still{moment: now}}
+		for d := time.Duration(0); d <= at; d += 10 * time.Second { // others were read all the time
+			e.silences.longest(func() moment { return moment{t0.Add(d), d} }, moment{t0.Add(d), d}, slowAnswer, d)
+		}
+		if lost := e.lost(&track{}, now, 90*time.Second); lost != now.steady {
+			t.Errorf("at %s: %s do not count", at, lost)
+		}
 	}
 }

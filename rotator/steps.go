@@ -21,7 +21,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 		return e.reassert(ctx, tr, k.CallbackKey())
 	case StepRestore:
 		e.log.Warn("callback_key or accept was changed by hand, and is written anew: receivers may have refused genuine callbacks; see who may write the secret", "target", tr.target.String())
-		return e.write(ctx, tr, k)
+		return e.write(ctx, tr, k.restored(now, p))
 	case StepAdopt:
 		return e.adopt(ctx, tr, now)
 	case StepStage:
@@ -247,12 +247,16 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 // What was known of Tencent's side is void after it, unless the answer itself has to serve as the
 // proof. err is the store's, or errStale; then nothing was sent.
 func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, err error) {
+	counted := tr.counts(key)
 	if err := e.readAgain(ctx, tr); err != nil {
 		return nil, err
 	}
 	confirmed := e.moment()
 	if err := e.write(ctx, tr, tr.snap.Keyring); err != nil {
 		return nil, err
+	}
+	if tr.counts(key) != counted {
+		return nil, errStale // receivers begin anew to come to know it
 	}
 	now := e.moment()
 	age, deadline := confirmed.since(now), e.policy.Timing.PushDeadline

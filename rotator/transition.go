@@ -38,6 +38,16 @@ func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
 	}
 }
 
+// restored is k as it is: what receivers read is made from its keys anew. They get their time for the
+// pending key from now on, on every replica.
+func (k *Keyring) restored(now time.Time, p *Policy) *Keyring {
+	n := k.Clone()
+	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
+		e.PushAfter = later(e.PushAfter, now.Add(p.propagation(e)))
+	}
+	return n
+}
+
 // staged adds key as the pending one.
 func (k *Keyring) staged(key Key, rotationID string, reason Reason, now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
