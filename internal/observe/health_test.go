@@ -192,7 +192,7 @@ func TestStuck(t *testing.T) {
 		time.Sleep(r.engine.StallLimit())
 		r.tells("a call may take so long", "/healthz", 200, "ok")
 		time.Sleep(time.Second)
-		r.tells("but not longer", "/healthz", 503, "the engine is stuck: the visit of 1400000001/whiteboard-push has not got on for 3m31s")
+		r.tells("but not longer", "/healthz", 503, "the engine is stuck: the visit of 1400000001/whiteboard-push has not got on for 4m31s")
 		r.tells("but not longer", "/readyz", 503, "the engine is stuck")
 		r.change(func(s *Served) { s.StallLimit = time.Hour })
 		r.tells("another limit", "/healthz", 200, "ok")
