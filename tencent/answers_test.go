@@ -145,3 +145,16 @@ func TestNoOtherRegion(t *testing.T) {
 		t.Error("the SDK may send the key to another region")
 	}
 }
+
+// TestSpaceAround: space around the key that Tencent tells of is not part of it.
+func TestSpaceAround(t *testing.T) {
+	t.Parallel()
+	s, c := start(t, tiwtest.Options{})
+	tg := target(rotator.WhiteboardPush)
+	for told, want := range map[string]string{canaryKey: canaryKey, " " + canaryKey + "\n": canaryKey, "\t" + canaryKey: canaryKey, "two words": "two words", " \n": ""} {
+		s.SetKey(app, string(tg.Service), told)
+		if got, err := c.KeyInForce(t.Context(), tg); err != nil || got.Reveal() != want {
+			t.Errorf("%q is taken for %q: %v", told, got.Reveal(), err)
+		}
+	}
+}
