@@ -84,7 +84,7 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 		case cur == nil && !o.Key.IsZero():
 			return adopt(o, now, p, "a key is in force where there was none")
 		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, now, p))):
-			if a, acts := decideDrift(s, cur, o, now, p); acts && (pend != nil || w.Asked == "") {
+			if a, acts := decideDrift(s, cur, o, now, p); acts && w.Asked == "" {
 				return a // what is asked for, above all a revocation, does not wait for that
 			}
 		}

@@ -128,6 +128,13 @@ func TestDecide(t *testing.T) {
 		}), StepReassert, time.Time{}},
 		{"a key where there was none", set(first(), func(c *situation) { c.o.Key = keyF }), StepAdopt, time.Time{}},
 
+		{"pending, a foreign key, and a key is revoked: that goes first", set(pending(), func(c *situation) {
+			c.o.Key, c.o.Since, c.w.Asked, c.s.Keyring.Keys[1].PushAfter = keyF, minute(-1), ByRevoke, minute(3)
+		}), StepHasten, time.Time{}},
+		{"pending, a foreign key to be left alone, and an old key's time is over", set(pending(), func(c *situation) {
+			c.o.Key, c.p.OnDrift, c.o.Since, c.s.Keyring.Keys[1].PushAfter = keyF, AlarmOnly, minute(-1), minute(3)
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyV, State: Previous, ActivatedAt: minute(-900), AcceptUntil: minute(-1)})
+		}), StepWait, minute(9)},
 		{"retire", previous(), StepRetire, time.Time{}},
 		{"retire: before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil = minute(2) }), StepWait, minute(2)},
 		{"retire: long before its time", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(20), minute(-10) }), StepWait, minute(10)},
