@@ -273,3 +273,30 @@ func (s slowUnread) Read(ctx context.Context, t Target) (Snapshot, error) {
 	}
 	return snap, err
 }
+
+// TestWaitFor: receivers get as long as the one that wrote the key was told they need.
+func TestWaitFor(t *testing.T) {
+	t.Parallel()
+	entry := func(s State, span time.Duration) Entry {
+		return Entry{Key: NewKey(string(s), string(s)), State: s, CreatedAt: t0, PushAfter: t0.Add(span)}
+	}
+	p := tablePolicy
+	p.Propagation = time.Minute
+	for name, c := range map[string]struct {
+		k    *Keyring
+		want time.Duration
+	}{
+		"no keyring":                        {nil, time.Minute},
+		"no key":                            {&Keyring{}, time.Minute},
+		"a current key":                     {&Keyring{Keys: []Entry{entry(Current, 9*time.Minute)}}, 9 * time.Minute},
+		"a current key written in a hurry":  {&Keyring{Keys: []Entry{entry(Current, time.Second)}}, time.Minute},
+		"a pending key beside a current":    {&Keyring{Keys: []Entry{entry(Current, time.Hour), entry(Pending, 5*time.Minute)}}, 5 * time.Minute},
+		"a pending key written in a hurry":  {&Keyring{Keys: []Entry{entry(Pending, time.Second)}}, time.Minute},
+		"previous keys make no difference":  {&Keyring{Keys: []Entry{entry(Previous, time.Hour)}}, time.Minute},
+		"a span that no clock can have had": {&Keyring{Keys: []Entry{entry(Pending, 30*24*time.Hour)}}, time.Minute},
+	} {
+		if got := p.waitFor(c.k); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
