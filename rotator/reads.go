@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Receivers are given their time only while they could read the store. How long that was is
-// counted by the reads of the very keyring: each that finds the key goes on with the count.
+// A receiver needs time to read a new key, and that time passes only while the store can be read.
+// This file counts it. Only reads of the keyring itself count, and only while they find the key.
 
-// slowAnswer is how much of a call's time is not taken for a pause of this process. Where the store
-// needed longer for the call before, too, it is slow, and as much is not.
+// slowAnswer is how much of a call's time does not count as a pause of this process. If the call
+// before took longer, too, the store is slow, and that much does not count either.
 const slowAnswer = 5 * time.Second
 
 // watch is since when a key was found in the store at every read, by the steady clock.
@@ -19,7 +19,7 @@ type watch struct {
 	since time.Duration
 }
 
-// see takes account of a read at now that found key, after a gap of which some time does not
+// see notes a read at now that found key. lost is how much of the time since the last read does not
 // count.
 func (w *watch) see(key Key, lost, now time.Duration) {
 	if !key.Equal(w.key) {
@@ -28,8 +28,8 @@ func (w *watch) see(key Key, lost, now time.Duration) {
 	w.since = min(w.since+lost, now)
 }
 
-// took remembers a snapshot that a call begun at began showed to be in the store, and for how
-// long its keys have been seen there.
+// took remembers a snapshot that a call begun at began has read or written, and since when its keys
+// have been found in the store.
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	p := e.policy.of(s.Keyring)
 	tr.wait = p.waitFor(s.Keyring)
@@ -54,8 +54,8 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.date(now)
 }
 
-// counts is since when a key that is about to be set counts as found, where receivers may not
-// know it yet.
+// counts is since when a key that is about to be set has been found; 0 if it does not matter, because
+// receivers know the key or need no time.
 func (tr *track) counts(key Key) time.Duration {
 	k := tr.snap.Keyring
 	if k == nil || tr.wait <= 0 {
@@ -70,11 +70,10 @@ func (tr *track) counts(key Key) time.Duration {
 	return 0
 }
 
-// lost is how much of the time since the keyring was last read does not count for receivers, after
-// an answer to a call that was begun at began. A gap of up to limit counts. Of a longer one limit
-// counts if this process was only busy: it read other keyrings all the time.
-// Otherwise nothing counts that came before: the store may have been away, and receivers begin
-// anew when it is back.
+// lost is how much of the time since the keyring was last read does not count for receivers. began is
+// when the call was begun that was answered now. A gap of up to limit counts in full. Of a longer gap,
+// limit counts if this process was only busy, which shows in its reads of other keyrings. Otherwise
+// the store may have been away, receivers begin anew when it is back, and so does the count.
 func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duration {
 	now := e.moment()
 	last, took := tr.answered, began.since(now)
@@ -92,15 +91,15 @@ func (e *Engine) lost(tr *track, began moment, limit time.Duration) time.Duratio
 	return now.steady // all of it
 }
 
-// answered is when the store answered a call from began until now, of which slow is the most that
-// it may have needed: some time in between, and the earliest is what a break is counted from.
+// answered is the earliest moment at which the store may have answered a call from began until now,
+// if it needed no longer than slow. A gap is counted from then.
 func (now moment) answered(began moment, slow time.Duration) moment {
 	return moment{began.wall.Add(min(now.wall.Sub(began.wall), slow)), began.steady + min(now.steady-began.steady, slow)}
 }
 
-// silence is how long it may have been, from an answer at m until that of a call from began until
-// now, that nobody could read the store. The steady clock does not tell of a suspended machine,
-// the wall clock may have been set: either is believed.
+// silence is for how long nobody may have been able to read the store, from an answer at m until the
+// answer to a call from began until now. It goes by the clock that says longer: the steady clock may
+// stand still while a machine is suspended, and the wall clock may be set.
 func (m moment) silence(now, began moment, slow time.Duration) time.Duration {
 	wall, steady := min(now.wall.Sub(began.wall), slow), min(now.steady-began.steady, slow)
 	return max(now.wall.Sub(m.wall)-wall, now.steady-m.steady-steady)
