@@ -23,19 +23,19 @@ AT_ONCE     = -parallel 4
 help: ## this list; times are for two quiet cores, with Vault built
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-check: ## under a minute: vet, staticcheck and the quick tests; no network, no Vault
+check: ## 20 to 40 s: vet, staticcheck and the quick tests; no network, no Vault
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
 	$(GO) vet -tags $(TAGS) ./...
 	$(STATICCHECK) -tags $(TAGS) ./...
 	$(GO) test -short $(AT_ONCE) ./...
 
-test: vault ## 3 min: everything, with a real Vault and the race detector
+test: vault ## 2.5 min: everything, with a real Vault and the race detector
 	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
 	$(GO) test $(RACE) $(AT_ONCE) -timeout 30m -skip '$(SEARCHES)|$(E2E)' ./...
 	$(GO) test $(RACE) -timeout 30m -run '^TestFleet$$' ./internal/sim # here goroutines do meet
 	$(GO) test -timeout 30m -run '$(SEARCHES)' ./rotator ./tencent ./internal/sim
 
-e2e: vault vault-full ## 3 min: daemons killed at every step under callback load, fleets, a restored Vault
+e2e: vault vault-full ## 3.5 min: daemons killed at every step under callback load, fleets, a restored Vault
 	$(GO) test $(RACE) $(AT_ONCE) -timeout 30m -run '$(E2E)' ./cmd/tiwkeyd
 	PATH="$$(dirname "$$($(GO) run ./secrets/vault/vaulttest/fetch -full | sed -n 's/^Vault for the tests: //p')"):$$PATH" \
 	  $(GO) test -timeout 30m ./secrets/vault # against the whole program, so that the small one does not drift
@@ -48,19 +48,19 @@ slow: vault vault-full ## 6 min: runs all of that and lists each package's slowe
 ROTATIONS = 1000000
 DAYS      = 10
 BOUNDS    = full
-prove: ## a night's: simulated rotations, days of fleets, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
+prove: ## 20 min or more: simulated rotations, days of fleets, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
 	TIWKEYD_SIM_ROTATIONS=$(ROTATIONS) $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_SIM_FLEETS=$(DAYS) $(GO) test -run Fleet -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_EXHAUSTIVE=$(BOUNDS) $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
 
 FUNCTION  =
-mutate: ## a night's: takes each guard of the decision away, and a test must miss it; FUNCTION=decideRetire for one function
+mutate: ## 40 min or more: takes each guard of the decision away, and a test must miss it; FUNCTION=decideRetire for one function
 	$(GO) run ./internal/guards $(FUNCTION)
 
 TIME    = 3m
 SEED    = 1
 PICTURE = bin/torture.svg
-torture: vault ## a night's, or TIME: real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
+torture: vault ## 3 min, or TIME: real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
 	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
 	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
