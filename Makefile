@@ -48,7 +48,7 @@ slow: vault vault-full ## 6 min: runs all of that and lists each package's slowe
 ROTATIONS = 1000000
 DAYS      = 10
 BOUNDS    = full
-prove: ## 20 min or more: simulated rotations, days of fleets, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
+prove: ## half an hour: simulated rotations, days of fleets, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
 	TIWKEYD_SIM_ROTATIONS=$(ROTATIONS) $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_SIM_FLEETS=$(DAYS) $(GO) test -run Fleet -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_EXHAUSTIVE=$(BOUNDS) $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
