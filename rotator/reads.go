@@ -58,10 +58,8 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 // receivers know the key or need no time.
 func (tr *track) counts(key Key) time.Duration {
 	k := tr.snap.Keyring
-	if k == nil || tr.wait <= 0 {
-		return 0
-	}
 	switch pend, cur := k.Pending(), k.Current(); {
+	case tr.wait <= 0:
 	case pend != nil && pend.Key.Equal(key) && k.Rotation.Reason != ByRevoke:
 		return tr.pendingSeen.since
 	case cur != nil && cur.Key.Equal(key) && cur.PushAfter.After(cur.ActivatedAt):

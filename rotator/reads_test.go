@@ -300,3 +300,33 @@ func TestWaitFor(t *testing.T) {
 		}
 	}
 }
+
+// TestCounts: what a key that is about to be set must still be known for: the pending one, unless it
+// is revoked, and a current one that was adopted.
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	adopted := func(c *situation) { c.s.Keyring.Keys[0].PushAfter = c.s.Keyring.Keys[0].ActivatedAt.Add(time.Minute) }
+	for name, c := range map[string]struct {
+		c    *situation
+		key  Key
+		wait time.Duration
+		want time.Duration
+	}{
+		"pending":                           {pending(), keyP, 1, 1},
+		"pending, receivers need no time":   {pending(), keyP, 0, 0},
+		"pending, and revoked":              {pending().with(func(c *situation) { c.s.Keyring.Rotation.Reason = ByRevoke }), keyP, 1, 0},
+		"current beside a pending one":      {pending(), keyC, 1, 0},
+		"adopted beside a pending one":      {pending().with(adopted), keyC, 1, 2},
+		"adopted":                           {settled().with(adopted), keyC, 1, 2},
+		"adopted, receivers need no time":   {settled().with(adopted), keyC, 0, 0},
+		"current since long":                {settled(), keyC, 1, 0},
+		"another key than the adopted one":  {settled().with(adopted), keyP, 1, 0},
+		"no current one":                    {first(), keyC, 1, 0},
+		"pending beside an adopted current": {pending().with(adopted), keyP, 1, 1},
+	} {
+		tr := &track{snap: c.c.s, wait: c.wait, pendingSeen: watch{since: 1}, currentSeen: watch{since: 2}}
+		if got := tr.counts(c.key); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}

@@ -26,6 +26,7 @@ func TestStoreSilence(t *testing.T) {
 		broken                                   bool
 	}{
 		"one look after another":  {30 * s, 30 * s, s, s, false},
+		"just before the limit":   {88 * s, 88 * s, 5 * s, 5 * s, false},
 		"a slow answer":           {30 * s, 30 * s, 30 * s, 30 * s, false},
 		"paused between looks":    {600 * s, 600 * s, s, s, true},
 		"suspended between looks": {600 * s, 30 * s, s, s, true},
