@@ -76,11 +76,17 @@ func newRig(t testing.TB) *rig {
 	r.env = []string{"TEST_AS_TIWKEYD=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TZ=UTC", "TIWKEYD_TARGETS=" + testTarget.String(), "TIWKEYD_STORE=file://" + dir,
 		"TIWKEYD_PROPAGATION=" + propagation.String(), "TIWKEYD_SCHEDULE=@yearly", "TIWKEYD_LOG_LEVEL=debug", "TIWKEYD_GRACE=10m", "TIWKEYD_RECONCILE=1m", "TIWKEYD_HTTP_ADDR=",
 		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "TENCENTCLOUD_SECRET_ID=" + testID, "TENCENTCLOUD_SECRET_KEY=" + testKey, noRaceSleep}
-	if testing.CoverMode() != "" {
-		r.env = append(r.env, "GOCOVERDIR="+t.TempDir()) // or each process would print a warning
-	}
+	r.env = append(r.env, coverageGoes(t)...)
 	t.Cleanup(r.noSecretShows)
 	return r
+}
+
+// coverageGoes says where processes write their coverage, or each would print a warning.
+func coverageGoes(t testing.TB) []string {
+	if testing.CoverMode() == "" {
+		return nil
+	}
+	return []string{"GOCOVERDIR=" + t.TempDir()}
 }
 
 func (r *rig) secret(s string) {

@@ -96,6 +96,7 @@ func newWalk(t *testing.T) *walk {
 	w.shown = strings.NewReplacer(v.Addr, vaultAddr, r.server.URL, endpoint)
 	r.env = []string{"TEST_AS_TIWKEYD=1", "TEST_PROPAGATION=" + propagation.String(), "HOME=" + lastOf(r.env, "HOME"), "TZ=UTC", "TIWKEYD_LOG_LEVEL=error",
 		"TIWKEYD_TENCENT_ENDPOINT=" + r.server.URL, "PATH=" + filepath.Join(w.dir, "bin") + ":" + os.Getenv("PATH"), noRaceSleep}
+	r.env = append(r.env, coverageGoes(t)...)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
