@@ -52,9 +52,7 @@ func TestEditedByHand(t *testing.T) {
 		if got, err := kv.Get(t.Context(), path); err != nil || len(got.Data["accept"].([]any)) != len(right["accept"].([]any)) || got.Data["callback_key"] != right["callback_key"] {
 			t.Errorf("%s: it is not as it was", name)
 		}
-		if !strings.Contains(d.String(), "see who may write the secret") {
-			t.Errorf("%s: the daemon says nothing of it", name)
-		}
+		r.awaitOutput(d, "see who may write the secret")
 		d.signal(syscall.SIGTERM)
 		<-d.done
 	}

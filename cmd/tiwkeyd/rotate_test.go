@@ -98,6 +98,7 @@ func TestFirstStart(t *testing.T) {
 			r.load(200)
 			d := r.daemon()
 			r.await("the first rotation", func() bool { return r.settled() && r.currentID() != "" && !r.keyring().RotatedAt.IsZero() })
+			r.awaitOutput(d, `"msg":"commit done"`) // what was said before has come by then
 			if says := strings.Contains(d.String(), "callbacks were unsigned until now"); says != (key == "") {
 				t.Errorf("it says that callbacks were unsigned: %v", says)
 			}

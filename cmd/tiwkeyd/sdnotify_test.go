@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -86,6 +88,22 @@ func (s *supervisor) fed(r *rig, when string) {
 	r.await("the watchdog is fed: "+when, func() bool { return with(s.since(n), "WATCHDOG=1") >= 5 })
 }
 
+// loggedAt is the time of the log line with a text.
+func loggedAt(t *testing.T, d *process, text string) (at time.Time) {
+	t.Helper()
+	for line := range strings.Lines(d.String()) {
+		var said struct{ Time time.Time }
+		if strings.Contains(line, text) {
+			if err := json.Unmarshal([]byte(line), &said); err != nil {
+				t.Fatal(err)
+			}
+			return said.Time
+		}
+	}
+	t.Fatalf("%q is not in the log", text)
+	return at
+}
+
 // TestSystemd follows a daemon from its start over reloads to its end.
 func TestSystemd(t *testing.T) {
 	slow(t)
@@ -103,8 +121,10 @@ func TestSystemd(t *testing.T) {
 	write("TIWKEYD_KEY_LENGTH=40\n")
 	d := r.start([]string{"run", "--env-file", env}, s.env()...)
 	r.await("it is ready", func() bool { return with(s.since(0), "READY=1") == 1 })
-	if !strings.Contains(d.String(), "serves these targets") {
-		t.Errorf("it was ready before it served:\n%s", d)
+	ready := time.Now()
+	r.awaitOutput(d, "serves these targets") // which may still be in the pipe
+	if served := loggedAt(t, d, "serves these targets"); served.After(ready) {
+		t.Errorf("it was ready before it served, at %s:\n%s", served, d)
 	}
 	s.fed(r, "at first")
 	r.await("it tells how it is", func() bool {
