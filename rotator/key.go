@@ -2,7 +2,9 @@ package rotator
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -121,6 +123,17 @@ func (k Key) Equal(o Key) bool {
 		return k.in == nil && o.in == nil
 	}
 	return subtle.ConstantTimeCompare([]byte(k.in().value), []byte(o.in().value)) == 1
+}
+
+// Fingerprint is the SHA-256 of the value in hex, "" for the zero Key: it tells whether two keys are
+// the same where the value itself is not to be kept any more. Nobody can find a generated key by it.
+// It stands in keyrings only, and is never printed.
+func (k Key) Fingerprint() string {
+	if k.in == nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(k.in().value))
+	return hex.EncodeToString(sum[:])
 }
 
 // named is the same key under another id.

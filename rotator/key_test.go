@@ -82,6 +82,15 @@ func TestKeyEqual(t *testing.T) {
 	}
 }
 
+// TestFingerprint: one value has one fingerprint, whatever its id, and it is that of FIPS 180-2's example.
+func TestFingerprint(t *testing.T) {
+	t.Parallel()
+	const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if a, b := NewKey("1", "abc").Fingerprint(), NewKey("2", "abc").Fingerprint(); a != abc || b != abc || (Key{}).Fingerprint() != "" {
+		t.Errorf("%s, %s", a, b)
+	}
+}
+
 func TestGenerateKey(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{-1, 0, 31, 65, 1000} {
