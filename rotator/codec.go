@@ -1,92 +1,63 @@
 package rotator
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // ErrNewerSchema says that a keyring was written by a newer version of the program.
 var ErrNewerSchema = errors.New("its schema is newer than this program knows: upgrade tiwkeyd")
 
-// object is a JSON object whose members are taken out one by one; what remains is unknown
-// and is written back as it came. Unlike encoding/json's structs it matches names exactly.
-type object map[string]json.RawMessage
+// stored is a keyring as it is stored. Members that this program does not know stand in the Unknown
+// fields and are written back as they came.
+type stored struct {
+	Schema      int64          `json:"schema"`
+	SdkAppID    int64          `json:"sdk_app_id"`
+	Service     Service        `json:"service"`
+	CallbackKey jsontext.Value `json:"callback_key"` // derived from the keys, like accept: read only to see whether it still is
+	Accept      jsontext.Value `json:"accept"`
+	Keys        []storedEntry  `json:"keys"`
+	*Keyring
+}
+
+type storedEntry struct {
+	ID    string `json:"id"`
+	Value string `json:"value"`
+	Entry
+}
 
 // Encode gives the stored form. callback_key and accept are derived from the keys.
 func (k *Keyring) Encode() ([]byte, error) {
 	if err := k.Validate(); err != nil {
 		return nil, fmt.Errorf("encode keyring of %s: %w", k.Target, err)
 	}
+	s := stored{Schema: SchemaVersion, SdkAppID: k.Target.SdkAppID, Service: k.Target.Service, Keys: []storedEntry{}, Keyring: k}
 	accept := []string{}
 	for _, key := range k.Accept() {
 		accept = append(accept, key.Reveal())
 	}
-	entries := []object{}
+	s.CallbackKey, s.Accept = value(k.CallbackKey().Reveal()), value(accept)
 	for _, e := range k.Keys {
-		o := with(e.extra)
-		o.put("id", e.Key.ID())
-		o.put("value", e.Key.Reveal())
-		o.put("state", e.State)
-		o.putTime("created_at", e.CreatedAt)
-		o.putTime("push_after", e.PushAfter)
-		o.putTime("activated_at", e.ActivatedAt)
-		o.putTime("accept_until", e.AcceptUntil)
-		entries = append(entries, o)
+		s.Keys = append(s.Keys, storedEntry{e.Key.ID(), e.Key.Reveal(), e})
 	}
-	o := with(k.extra)
-	o.put("schema", SchemaVersion)
-	o.put("sdk_app_id", k.Target.SdkAppID)
-	o.put("service", k.Target.Service)
-	o.put("callback_key", k.CallbackKey().Reveal())
-	o.put("accept", accept)
-	o.put("keys", entries)
-	if k.Revision != "" {
-		o.put("revision", k.Revision)
-	}
-	if k.AcceptUnsigned {
-		o.put("accept_unsigned", true)
-	}
-	if k.Rotation != nil {
-		o.put("rotation", k.Rotation.object())
-	}
-	o.putTime("rotated_at", k.RotatedAt)
-	if !k.Overrides.isZero() {
-		o.put("overrides", k.Overrides.object())
-	}
-	if len(k.History) > 0 {
-		past := []object{}
-		for i := range k.History {
-			past = append(past, k.History[i].object())
-		}
-		o.put("history", past)
-	}
-	return json.Marshal(o)
+	return jsonv2.Marshal(&s, asWritten)
 }
 
-func (r *Rotation) object() object {
-	o := with(r.extra)
-	o.put("id", r.ID)
-	o.put("reason", r.Reason)
-	o.putTime("started_at", r.StartedAt)
-	o.put("attempts", r.Attempts)
-	o.put("owner", r.Owner)
-	o.putTime("lease_until", r.LeaseUntil)
-	o.putTime("retry_at", r.RetryAt)
-	if f := r.LastError; f != nil {
-		e := with(f.extra)
-		e.put("code", f.Code)
-		e.put("message", f.Message)
-		e.put("request_id", f.RequestID)
-		e.put("refused", f.Refused)
-		e.putTime("at", f.At)
-		o.put("last_error", e)
+// value cannot fail: what is encoded are strings.
+func value(v any) jsontext.Value {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode keyring: %v", err))
 	}
-	return o
+	return raw
 }
 
 // DecodeKeyring reads the stored form of t's keyring. It is strict: a member of the wrong
@@ -107,62 +78,45 @@ func DecodeKeyring(t Target, data []byte) (*Keyring, error) {
 }
 
 func decodeKeyring(data []byte) (*Keyring, error) {
-	if err := checkJSON(data); err != nil {
-		return nil, err
+	s := stored{Keyring: &Keyring{}}
+	err := jsonv2.Unmarshal(data, &s, asRead)
+	// In a newer schema any member may have another type.
+	var schema struct {
+		Schema int64 `json:"schema"`
 	}
-	d := decoder{}
-	o := d.object("keyring", data)
-	var k Keyring
-	var schema int64
-	d.take(o, "schema", &schema)
-	if d.err == nil && schema > SchemaVersion {
-		return nil, fmt.Errorf("schema %d: %w (schema %d)", schema, ErrNewerSchema, SchemaVersion)
+	if err != nil && jsonv2.Unmarshal(data, &schema) == nil {
+		s.Schema = schema.Schema
 	}
-	if d.err == nil && schema != SchemaVersion {
-		return nil, fmt.Errorf("schema %d is not one there ever was", schema)
+	switch {
+	case s.Schema > SchemaVersion:
+		return nil, fmt.Errorf("schema %d: %w (schema %d)", s.Schema, ErrNewerSchema, SchemaVersion)
+	case err != nil:
+		return nil, unquoted(err)
+	case s.Schema != SchemaVersion:
+		return nil, fmt.Errorf("schema %d is not one there ever was, or it is missing", s.Schema)
+	case s.Keys == nil:
+		return nil, errors.New(`"keys" is missing`)
 	}
-	d.take(o, "sdk_app_id", &k.Target.SdkAppID)
-	d.take(o, "service", &k.Target.Service)
-	var entries []json.RawMessage
-	d.take(o, "keys", &entries)
-	for i, raw := range entries {
-		k.Keys = append(k.Keys, d.entry(fmt.Sprintf("keys[%d]", i), raw))
+	k := s.Keyring
+	k.Target = Target{s.SdkAppID, s.Service}
+	for _, e := range s.Keys {
+		e.Key = NewKey(e.ID, e.Value)
+		k.Keys = append(k.Keys, e.Entry)
 	}
-	d.may(o, "accept_unsigned", &k.AcceptUnsigned)
-	d.may(o, "rotated_at", &k.RotatedAt)
-	var revision json.RawMessage
-	d.may(o, "revision", &revision)
-	_ = json.Unmarshal(revision, &k.Revision) // an older program let anything stand there
-	var rotation json.RawMessage
-	if d.may(o, "rotation", &rotation); rotation != nil {
-		k.Rotation = d.rotation(rotation)
+	if k.Overrides.isZero() {
+		k.Overrides = nil
 	}
-	var overrides json.RawMessage
-	if d.may(o, "overrides", &overrides); overrides != nil {
-		if k.Overrides = d.overrides(d.object("overrides", overrides)); k.Overrides.isZero() {
-			k.Overrides = nil
-		}
-	}
-	var history []json.RawMessage
-	d.may(o, "history", &history)
-	for i, raw := range history {
-		name := fmt.Sprintf("history[%d]", i)
-		k.History = append(k.History, d.past(name, d.object(name, raw)))
-	}
-	// Derived from keys: read only to see whether they still are.
-	var derived struct {
-		one string
-		all []string
-	}
-	d.may(o, "callback_key", &derived.one)
-	d.may(o, "accept", &derived.all)
-	k.Edited = !k.derives(derived.one, derived.all)
-	k.extra = o.rest()
-	return &k, d.err
+	k.Edited = !k.derives(s.CallbackKey, s.Accept)
+	return k, nil
 }
 
 // derives reports whether callback_key and accept are what the keys make of them, in whatever order.
-func (k *Keyring) derives(one string, all []string) bool {
+func (k *Keyring) derives(callbackKey, accept jsontext.Value) bool {
+	var one string
+	var all []string
+	if jsonv2.Unmarshal(callbackKey, &one) != nil || jsonv2.Unmarshal(accept, &all) != nil {
+		return false
+	}
 	want := map[string]bool{}
 	for _, key := range k.Accept() {
 		want[key.Reveal()] = true
@@ -176,191 +130,68 @@ func (k *Keyring) derives(one string, all []string) bool {
 	return one == k.CallbackKey().Reveal() && len(slices.Compact(all)) == len(want)
 }
 
-// decoder keeps the first error, so that the reading code has no branches.
-type decoder struct{ err error }
-
-func (d *decoder) fail(format string, args ...any) {
-	if d.err == nil {
-		d.err = fmt.Errorf(format, args...)
-	}
-}
-
-func (d *decoder) object(name string, raw json.RawMessage) object {
-	var o object
-	if json.Unmarshal(raw, &o) != nil || o == nil {
-		d.fail("%s is not a JSON object", name)
-		return object{}
-	}
-	return o
-}
-
-// take reads a required member and removes it from o; may reads an optional one, for which null is absence.
-// An error names the member and the wanted type only: the library's would quote the value.
-func (d *decoder) take(o object, name string, into any) {
-	if _, ok := o[name]; !ok {
-		d.fail("%q is missing", name)
-	}
-	d.may(o, name, into)
-}
-
-func (d *decoder) may(o object, name string, into any) {
-	raw, ok := o[name]
-	delete(o, name)
-	if !ok || bytes.Equal(raw, []byte("null")) {
-		return
-	}
-	if json.Unmarshal(raw, into) != nil {
-		d.fail("%q is not a %s", name, jsonType(into))
-	}
-	// Near the ends of the range a zone's offset makes a year that cannot be written back.
-	if t, ok := into.(*time.Time); ok && (t.Year() < 1 || t.Year() > 9998) {
-		d.fail("%q is not a time of this world", name)
-	}
-}
-
-func jsonType(v any) string {
-	switch v.(type) {
-	case *int64, *int:
-		return "whole number in range"
-	case *bool:
-		return "boolean"
-	case *time.Time:
-		return "time (RFC 3339)"
-	case *[]json.RawMessage, *[]string:
-		return "list"
-	}
-	return "string"
-}
-
-func (d *decoder) entry(name string, raw json.RawMessage) Entry {
-	o := d.object(name, raw)
-	var e Entry
-	var id, value string
-	d.take(o, "id", &id)
-	d.take(o, "value", &value)
-	d.take(o, "state", &e.State)
-	d.may(o, "created_at", &e.CreatedAt)
-	d.may(o, "push_after", &e.PushAfter)
-	d.may(o, "activated_at", &e.ActivatedAt)
-	d.may(o, "accept_until", &e.AcceptUntil)
-	e.Key, e.extra = NewKey(id, value), o.rest()
-	return e
-}
-
-func (d *decoder) rotation(raw json.RawMessage) *Rotation {
-	o := d.object("rotation", raw)
-	var r Rotation
-	d.take(o, "id", &r.ID)
-	d.take(o, "reason", &r.Reason)
-	d.may(o, "started_at", &r.StartedAt)
-	d.may(o, "attempts", &r.Attempts)
-	d.may(o, "owner", &r.Owner)
-	d.may(o, "lease_until", &r.LeaseUntil)
-	d.may(o, "retry_at", &r.RetryAt)
-	var failure json.RawMessage
-	if d.may(o, "last_error", &failure); failure != nil {
-		f := d.object("last_error", failure)
-		r.LastError = &Failure{}
-		d.may(f, "code", &r.LastError.Code)
-		d.may(f, "message", &r.LastError.Message)
-		d.may(f, "request_id", &r.LastError.RequestID)
-		d.may(f, "refused", &r.LastError.Refused)
-		d.may(f, "at", &r.LastError.At)
-		r.LastError.extra = f.rest()
-	}
-	r.extra = o.rest()
-	return &r
-}
-
-// rest is what is still in o. An emptied map would keep its buckets, in thousands of keyrings.
-func (o object) rest() object {
-	if len(o) == 0 {
-		return nil
-	}
-	return o
-}
-
-func with(extra object) object {
-	o := object{}
-	maps.Copy(o, extra)
-	return o
-}
-
-// put cannot fail: what is put are strings, numbers, booleans and raw JSON.
-func (o object) put(name string, v any) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("encode keyring: member %q: %v", name, err))
-	}
-	o[name] = raw
-}
-
-func (o object) putTime(name string, t time.Time) {
-	if !t.IsZero() {
-		o.put(name, t.UTC())
-	}
-}
-
-// checkJSON refuses what encoding/json would let pass: a name repeated in one object (the
-// last would win here, the first perhaps in a receiver) and text after the end.
-func checkJSON(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var tree any
-	if dec.Decode(&tree) != nil {
-		return errors.New("it is not JSON")
-	}
-	if dec.InputOffset() < int64(len(bytes.TrimRight(data, " \t\r\n"))) {
-		return errors.New("there is text after its end")
-	}
-	members, deep := count(tree, 0)
-	if deep {
-		return errors.New("it is nested too deeply")
-	}
-	if members < colons(data) {
+// unquoted says what is wrong without a word of the text, which has keys in it.
+func unquoted(err error) error {
+	var wrong *jsonv2.SemanticError
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
 		return errors.New("a member's name is repeated")
+	case !errors.As(err, &wrong):
+		return errors.New("it is not JSON, or there is text after its end")
 	}
-	return nil
+	// Only known names and numbers are in the pointer: of unknown members anything is taken.
+	return fmt.Errorf("%q is not %s", strings.TrimPrefix(string(wrong.JSONPointer), "/"), wanted(wrong))
 }
 
-// maxDepth is how many objects and lists may be within each other.
-const maxDepth = 32
-
-// count tells how many members the objects in a decoded value have, each name once.
-func count(v any, depth int) (members int, deep bool) {
-	if depth > maxDepth {
-		return 0, true
+func wanted(wrong *jsonv2.SemanticError) string {
+	t := wrong.GoType
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	in := func(v any) {
-		n, d := count(v, depth+1)
-		members, deep = members+n, deep || d
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		return "a time of this world (RFC 3339)"
+	case t == reflect.TypeFor[time.Duration]():
+		return "a span of time in whole seconds"
+	case t == nil:
+		return "what it should be"
 	}
-	switch v := v.(type) {
-	case map[string]any:
-		members = len(v)
-		for _, member := range v {
-			in(member)
-		}
-	case []any:
-		for _, element := range v {
-			in(element)
-		}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Int, reflect.Int64:
+		return "a whole number in range"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
 	}
-	return members, deep
+	return "a JSON object"
 }
 
-// colons tells how many members the objects in a JSON text have, each time that they are there:
-// outside of strings each has its colon.
-func colons(text []byte) (n int) {
-	for i, quoted := 0, false; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted && c == '\\':
-			i++ // what follows ends no string
-		case c == '"':
-			quoted = !quoted
-		case c == ':' && !quoted:
-			n++
-		}
-	}
-	return n
-}
+// longestSpan bounds every span of time in a keyring.
+const longestSpan = 100 * 366 * 24 * time.Hour
+
+// Times are written as UTC, spans of time as whole seconds. Near the ends of the range a zone's offset
+// makes a year that cannot be written back.
+var (
+	asWritten = jsonv2.WithMarshalers(jsonv2.JoinMarshalers(
+		jsonv2.MarshalFunc(func(t time.Time) ([]byte, error) { return json.Marshal(t.UTC()) }),
+		jsonv2.MarshalFunc(func(d time.Duration) ([]byte, error) { return json.Marshal(int64(d / time.Second)) })))
+	asRead = jsonv2.WithUnmarshalers(jsonv2.JoinUnmarshalers(
+		jsonv2.UnmarshalFunc(func(raw []byte, t *time.Time) error {
+			if json.Unmarshal(raw, t) != nil || (!t.IsZero() && (t.Year() < 1 || t.Year() > 9998)) {
+				return errUnreadable
+			}
+			return nil
+		}),
+		jsonv2.UnmarshalFunc(func(raw []byte, d *time.Duration) error {
+			var n int64
+			if json.Unmarshal(raw, &n) != nil || n < 0 || n > int64(longestSpan/time.Second) {
+				return errUnreadable
+			}
+			*d = time.Duration(n) * time.Second
+			return nil
+		})))
+	errUnreadable = errors.New("unreadable")
+)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // SchemaVersion is the version of the keyring's stored form that this program writes, and
@@ -34,57 +36,68 @@ const (
 // Keyring is all there is to know about one target: its keys and the rotation in hand. It
 // is stored as one secret, which is also what the webhook receivers read.
 type Keyring struct {
-	Target         Target
-	Keys           []Entry
-	Rotation       *Rotation  // nil when nothing is in hand and nothing has failed
-	RotatedAt      time.Time  // when the current key was found in force; zero: never rotated
-	AcceptUnsigned bool       // callbacks are unsigned until the first key is in force
-	History        []Past     // the rotations that ended of late, the newest last; never changed in place
-	Overrides      *Overrides // nil: what is configured for all applies; never changed in place
-	Revision       string     // names the write that made this version; "": not written yet, or by an older program
+	Target         Target     `json:"-"`
+	Keys           []Entry    `json:"-"`
+	Rotation       *Rotation  `json:"rotation,omitzero"`        // nil when nothing is in hand and nothing has failed
+	RotatedAt      time.Time  `json:"rotated_at,omitzero"`      // when the current key was found in force; zero: never rotated
+	AcceptUnsigned bool       `json:"accept_unsigned,omitzero"` // callbacks are unsigned until the first key is in force
+	History        []Past     `json:"history,omitempty"`        // the rotations that ended of late, the newest last; never changed in place
+	Overrides      *Overrides `json:"overrides,omitzero"`       // nil: what is configured for all applies; never changed in place
+	Revision       string     `json:"revision,omitzero"`        // names the write that made this version; "": not written yet, or by an older program
+	Life           string     `json:"life,omitzero"`            // names the keyring from its creation on: one that was deleted and made anew has another
+	Retired        []string   `json:"retired,omitempty"`        // fingerprints of the last keys that went, the newest last; never changed in place
+	Revoked        []Revoked  `json:"revoked,omitempty"`        // the last keys that were revoked, the newest last; never changed in place
 
 	// Edited says that callback_key or accept, which receivers read, did not say what Keys does when the
 	// keyring was read: somebody changed them by hand.
-	Edited bool
+	Edited bool `json:"-"`
 
-	extra object // fields of the stored form that this program does not know
+	Unknown jsontext.Value `json:",embed"` // members of the stored form that this program does not know
+}
+
+// Revoked is a key that leaked. A receiver that has read of it never accepts it again, whatever else it reads.
+type Revoked struct {
+	ID          string         `json:"id"`
+	Fingerprint string         `json:"sha256"` // Key.Fingerprint: a keyring that was made anew gives the same value another id
+	Unknown     jsontext.Value `json:",embed"`
 }
 
 // Entry is one key of a Keyring.
 type Entry struct {
-	Key         Key
-	State       State
-	CreatedAt   time.Time
-	PushAfter   time.Time // every receiver accepts the key from then on
-	ActivatedAt time.Time // when it was found in force; zero: it never was
-	AcceptUntil time.Time // previous: it may be dropped then
+	Key         Key       `json:"-"`
+	State       State     `json:"state"`
+	CreatedAt   time.Time `json:"created_at,omitzero"`
+	PushAfter   time.Time `json:"push_after,omitzero"`   // every receiver accepts the key from then on
+	ActivatedAt time.Time `json:"activated_at,omitzero"` // when it was found in force; zero: it never was
+	AcceptUntil time.Time `json:"accept_until,omitzero"` // previous: it may be dropped then
+	Confirmed   bool      `json:"confirmed,omitzero"`    // Tencent itself answered that it was set; else it was only found in force
 
-	extra object
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // Rotation is the rotation in hand, or the last one if it failed.
 type Rotation struct {
-	ID         string
-	Reason     Reason
-	StartedAt  time.Time
-	Attempts   int       // requests to Tencent that failed, over all keys tried since the last success
-	Owner      string    // the replica that carries it out
-	LeaseUntil time.Time // another replica may take over then
-	RetryAt    time.Time // nothing is tried before, unless asked for
-	LastError  *Failure  // nil: none so far
+	ID         string    `json:"id"`
+	Reason     Reason    `json:"reason"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	Attempts   int       `json:"attempts"`             // requests to Tencent that failed, over all keys tried since the last success
+	Owner      string    `json:"owner"`                // the replica that carries it out
+	LeaseUntil time.Time `json:"lease_until,omitzero"` // another replica may take over then
+	RetryAt    time.Time `json:"retry_at,omitzero"`    // nothing is tried before, unless asked for
+	LastError  *Failure  `json:"last_error,omitzero"`  // nil: none so far
 
-	extra object
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // Failure is the last thing that went wrong in a rotation.
 type Failure struct {
-	Code      string
-	Message   string
-	RequestID string
-	Refused   bool // Tencent said no for good; false: its answers stayed in doubt
-	At        time.Time
+	Code      string    `json:"code"`
+	Message   string    `json:"message"`
+	RequestID string    `json:"request_id"`
+	Refused   bool      `json:"refused"` // Tencent said no for good; false: its answers stayed in doubt
+	At        time.Time `json:"at,omitzero"`
 
-	extra object
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // Current is the entry of the key in force, nil if no key ever was.

@@ -4,17 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Overrides are what holds for one target in place of what is configured for all. They are kept in
 // its keyring, so that every replica goes by them. The zero value of a field overrides nothing.
 type Overrides struct {
-	Schedule    string        // as ParseSchedule reads it
-	Grace       time.Duration // at least MinGrace, in whole seconds
-	Propagation time.Duration // longer than what is configured, at most MaxPropagation, in whole seconds
-	Paused      bool          // neither the schedule nor BySignal begins a rotation
+	Schedule    string        `json:"schedule,omitzero"`    // as ParseSchedule reads it
+	Grace       time.Duration `json:"grace,omitzero"`       // at least MinGrace, in whole seconds
+	Propagation time.Duration `json:"propagation,omitzero"` // longer than what is configured, at most MaxPropagation, in whole seconds
+	Paused      bool          `json:"paused,omitzero"`      // neither the schedule nor BySignal begins a rotation
 
-	extra object
+	Unknown jsontext.Value `json:",embed"`
 }
 
 // MinGrace and MaxGrace bound Policy.Grace: a request that Tencent honours late takes that long to
@@ -48,7 +50,7 @@ func (o *Overrides) Validate(p *Policy) error {
 
 // isZero reports whether nothing is overridden.
 func (o *Overrides) isZero() bool {
-	return o == nil || (o.Schedule == "" && o.Grace == 0 && o.Propagation == 0 && !o.Paused && len(o.extra) == 0)
+	return o == nil || (o.Schedule == "" && o.Grace == 0 && o.Propagation == 0 && !o.Paused && len(o.Unknown) == 0)
 }
 
 // With is k with other overrides, for a Store to write.
@@ -56,7 +58,7 @@ func (k *Keyring) With(o Overrides) *Keyring {
 	n := k.Clone()
 	n.Revision = "" // the Store gives it one
 	if k.Overrides != nil {
-		o.extra = k.Overrides.extra
+		o.Unknown = k.Overrides.Unknown
 	}
 	n.Overrides = &o
 	if o.isZero() {
@@ -106,34 +108,4 @@ func (e *Engine) dueAt(t Target, k *Keyring, at time.Time) time.Time {
 		e.mu.Unlock()
 	}
 	return due(t, at)
-}
-
-func (o *Overrides) object() object {
-	m := with(o.extra)
-	if o.Schedule != "" {
-		m.put("schedule", o.Schedule)
-	}
-	if o.Grace != 0 {
-		m.put("grace", int64(o.Grace/time.Second))
-	}
-	if o.Propagation != 0 {
-		m.put("propagation", int64(o.Propagation/time.Second))
-	}
-	if o.Paused {
-		m.put("paused", true)
-	}
-	return m
-}
-
-func (d *decoder) overrides(o object) *Overrides {
-	v := &Overrides{}
-	d.may(o, "schedule", &v.Schedule)
-	for name, into := range map[string]*time.Duration{"grace": &v.Grace, "propagation": &v.Propagation} {
-		if _, ok := o[name]; ok {
-			*into = d.seconds(o, "overrides", name)
-		}
-	}
-	d.may(o, "paused", &v.Paused)
-	v.extra = o.rest()
-	return v
 }

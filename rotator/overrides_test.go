@@ -75,7 +75,7 @@ func TestOverridesStored(t *testing.T) {
 		t.Fatal("With changed what it was given")
 	}
 	text, err := n.Encode()
-	if err != nil || !strings.Contains(string(text), `"overrides":{"grace":3600,"paused":true,"propagation":600,"schedule":"@daily"}`) {
+	if err != nil || !strings.Contains(string(text), `"overrides":{"schedule":"@daily","grace":3600,"propagation":600,"paused":true}`) {
 		t.Fatalf("%s, %v", text, err)
 	}
 	// A member of a newer version stays, whatever is changed.
