@@ -81,7 +81,7 @@ func TestShareInAWave(t *testing.T) {
 		type change = func(k *Keyring, p *Policy) *Keyring
 		claim := func(k *Keyring, p *Policy) *Keyring { return k.claimed(time.Now(), p) }
 		confirm := func(k *Keyring, _ *Policy) *Keyring { return k }
-		commit := func(k *Keyring, p *Policy) *Keyring { return k.committed(time.Now(), p) }
+		commit := func(k *Keyring, p *Policy) *Keyring { return k.committed(true, time.Now(), p) }
 		write := func(e *Engine, target Target, changes ...change) {
 			t.Helper()
 			tr := e.track(target)
@@ -165,8 +165,8 @@ func TestGoneOn(t *testing.T) {
 		want    bool
 	}{
 		"confirmed":                     {staged, staged, 1, true},
-		"confirmed and committed":       {staged, staged.committed(t0, &p), 2, true},
-		"claimed, confirmed, committed": {staged, staged.claimed(t0, &z).committed(t0, &z), 3, false},
+		"confirmed and committed":       {staged, staged.committed(true, t0, &p), 2, true},
+		"claimed, confirmed, committed": {staged, staged.claimed(t0, &z).committed(true, t0, &z), 3, false},
 		"claimed":                       {staged, staged.claimed(t0, &z), 1, false},
 		"gone":                          {staged, nil, 1, false},
 		"nothing was in hand":           {before, staged, 1, false},

@@ -55,6 +55,9 @@ type Observation struct {
 	Since time.Time
 	// CurrentSince is the same of the current key.
 	CurrentSince time.Time
+	// SetAt is when the request was begun of which Tencent last said that it set the current key; zero: it
+	// never said so to this replica.
+	SetAt time.Time
 	// Previous is since when this replica has seen each previous key as such, by id.
 	Previous map[string]time.Time
 }
@@ -124,7 +127,7 @@ func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy
 	switch {
 	case !ours && p.OnDrift == AlarmOnly:
 		return Action{}, false
-	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero():
+	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero() && !s.Keyring.went(o.Key):
 		return adopt(o, now, p, "a foreign key is in force"), true
 	case now.Before(known):
 		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted", Watch: true}, true
@@ -145,7 +148,7 @@ func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish
 	case o.Sight == Unseen:
 		return look(o, now, "a rotation is in hand")
 	case now.Before(ready):
-		if a, acts := decideRetire(s, o, now, p); acts && a.Step != StepWait {
+		if a, acts := decideRetire(s, o, now, p); acts && (a.Step == StepRetire || a.Step == StepObserve) {
 			return a
 		}
 		return Action{Step: StepWait, Until: ready, Why: "receivers come to accept the pending key"}
@@ -225,8 +228,9 @@ func canWait(a Action, due time.Time) Action {
 // decideRetire says what to do about previous keys whose time is over; nothing if there
 // are none. The look that proves the current key in force must be younger than every
 // request that could still bring the old key back, so it must have begun after AcceptUntil.
+// Where a look proves nothing, or too little, the current key is set once more.
 func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, bool) {
-	cur := s.Keyring.CallbackKey()
+	cur := s.Keyring.Current()
 	var over *Entry
 	var until time.Time
 	for i := range s.Keyring.Keys {
@@ -235,23 +239,23 @@ func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, 
 		case e.State != Previous || now.Before(s.acceptUntil(e, o, p)):
 		case now.Before(proven):
 			until = sooner(until, proven)
-		case over == nil || s.acceptUntil(e, o, p).Before(s.acceptUntil(over, o, p)):
+		case over == nil || !s.retirable(over, o, p): // one that can go does not wait for one that cannot
 			over = e
 		}
 	}
 	if over == nil {
 		return Action{Step: StepWait, Until: until, Why: "a key was replaced a moment ago"}, !until.IsZero()
 	}
-	fresh := s.retirable(over, o, p)
-	switch {
-	case o.Sight == Seen && fresh && o.Key.Equal(cur):
+	seen := o.Sight == Seen && o.Key.Equal(s.Keyring.CallbackKey())
+	switch fresh := s.goneBy(over, o.At, o, p); {
+	case seen && s.retirable(over, o, p):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
-	case o.Sight == Forbidden && fresh && !cur.IsZero():
-		known := s.knownAt(s.Keyring.Current(), o, p)
+	case fresh && cur != nil && (seen || o.Sight == Forbidden):
+		known := s.knownAt(cur, o, p)
 		if hold := later(o.NextPush, known); now.Before(hold) {
 			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: now.Before(known)}, true
 		}
-		return Action{Step: StepReassert, Why: "Tencent does not tell which key is in force: set it before the old one goes"}, true
+		return Action{Step: StepReassert, Why: "no look proves that an old key cannot come back: the current one is set before it goes"}, true
 	case o.Sight == Seen && fresh: // a foreign key that is to be left alone
 		return Action{}, false
 	}

@@ -29,7 +29,7 @@ type situation struct {
 func settled() *situation {
 	return &situation{p: tablePolicy,
 		s: Snapshot{Version: 5, Written: minute(-600), Keyring: &Keyring{Target: codecTarget, RotatedAt: minute(-600),
-			Keys: []Entry{{Key: keyC, State: Current, CreatedAt: minute(-600), ActivatedAt: minute(-600)}}}},
+			Keys: []Entry{{Key: keyC, State: Current, CreatedAt: minute(-600), ActivatedAt: minute(-600), Confirmed: true}}}},
 		o: Observation{Sight: Seen, Key: keyC, At: t0}, w: Wish{Due: minute(100)}}
 }
 

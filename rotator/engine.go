@@ -138,6 +138,8 @@ type track struct {
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force
+	sure         Key     // what Tencent last said it had set, and
+	surely       moment  // when the request for it was begun
 	lastErr      error   // why the last visit got stuck, nil if it did not
 	failure      Failure // the last refusal of a push
 
@@ -265,7 +267,7 @@ func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
 // forget voids what is known of Tencent's side; what was seen of the store's stays.
 func (tr *track) forget() {
 	tr.looked = moment{}
-	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, CurrentSince: tr.obs.CurrentSince, Previous: tr.obs.Previous}
+	tr.obs = Observation{Sight: Unseen, Since: tr.obs.Since, CurrentSince: tr.obs.CurrentSince, SetAt: tr.obs.SetAt, Previous: tr.obs.Previous}
 }
 
 // errStale says that the store took too long for a key to be set.

@@ -33,6 +33,16 @@ func forbidden(s *scenario) { s.forbidden, s.budget.drift = true, 0 } // a drift
 // folded lets nothing begin to go wrong in the middle of a wait, but every minute.
 func folded(s *scenario) { s.fold = time.Minute }
 
+// lagging has Tencent tell of the current key whatever is in force, but while a key is pending.
+func lagging(s *scenario) {
+	s.sees = func(w *world) Key {
+		if k := w.newest().ring; k.Pending() == nil {
+			return k.CallbackKey()
+		}
+		return w.inForce
+	}
+}
+
 // once is a budget for so many mishaps, no two of a kind, and pauses.
 func once(mishaps, pauses int8) budget {
 	return budget{all: mishaps, crash: 1, store: 1, tencent: 1, drift: 1, pause: pauses}
@@ -63,6 +73,7 @@ func TestExhaustive(t *testing.T) {
 		{"no keyring and no key yet", false, ordinary(once(1, 0), unsigned)},
 		{"the key in force cannot be read", false, ordinary(once(1, 0), forbidden)},
 		{"clocks disagree", false, ordinary(once(1, 0), skewed)},
+		{"what Tencent tells is out of date", false, ordinary(budget{all: 2, tencent: 2}, lagging)},
 
 		{"all four mishaps", true, ordinary(once(4, 0))},
 		{"any two mishaps or spells in which nobody runs", true, ordinary(once(2, 0).withJump())},
@@ -122,14 +133,7 @@ func TestExhaustiveFinds(t *testing.T) {
 				return err
 			}
 		})},
-		{"the current key is taken to be in force without looking", ordinary(budget{all: 2, tencent: 2}, func(s *scenario) {
-			s.sees = func(w *world) Key {
-				if k := w.newest().ring; k.Pending() == nil {
-					return k.CallbackKey()
-				}
-				return w.inForce
-			}
-		})},
+		{"the current key is taken to be in force without looking", ordinary(budget{all: 2, tencent: 2}, lagging, func(s *scenario) { s.unsaid = true })},
 		{"a set that was not refused is taken to be in force", ordinary(budget{all: 1, tencent: 1}, func(s *scenario) {
 			s.sees = func(w *world) Key {
 				if k := w.newest().ring; k.Pending() != nil && k.Rotation.Attempts > 0 {

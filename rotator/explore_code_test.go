@@ -277,15 +277,19 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 		case e.State == Pending:
 			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
 			c.time(p, e.PushAfter)
+			p.int(min(e.Doubts, 12))
 		case e.State == Current:
+			p.flag(e.Confirmed)
 			c.until(p, e.PushAfter)
 			if adopted || e.PushAfter.After(c.past) {
 				p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
 			}
 		case e.State == Previous:
 			c.time(p, e.AcceptUntil)
+			p.flag(e.ActivatedAt.IsZero(), e.Doubts > 0)
 		}
 	}
+	p.flag(c.policy.OnDrift == AdoptKey && k.went(keyForeign))
 	if r := k.Rotation; r != nil {
 		p.flag(r.Reason == ByRevoke, r.LastError != nil)
 		p.int(min(r.Attempts, 12))

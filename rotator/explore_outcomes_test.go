@@ -129,6 +129,12 @@ func (x *explorer) outcomesOfSet(w *world, bad world, tencent bool, q *request, 
 // put makes a version readable, and checks I5 and I1.
 func (x *explorer) put(w *world, q *request) string {
 	before := w.newest()
+	if x.unsaid {
+		q.ring = q.ring.Clone()
+		for i := range q.ring.Keys {
+			q.ring.Keys[i].Doubts, q.ring.Keys[i].Confirmed = 0, true
+		}
+	}
 	if q.version != before.version && !x.lawless {
 		return "" // a late write that lost its check-and-set
 	}

@@ -3,6 +3,7 @@ package rotator
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
@@ -21,6 +22,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	p.put(plain, seconds(min(tr.took, callLimit)))
 	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*callLimit)
 	p.key(tr.set)
+	c.sure(p, w, tr)
 	p.key(tr.pendingSeen.key)
 	if !tr.pendingSeen.key.IsZero() {
 		c.age(p, tr.pendingSeen.since, c.old)
@@ -103,6 +105,28 @@ func (c *coder) snapshot(p *part, now view, s Snapshot, me int) {
 		c.ring(p, s.Keyring, me)
 	}
 	c.written(p, s)
+}
+
+// sure codes what Tencent said that it had set, and when, if that may count: at a commit, and before a
+// key goes that is there now. One that goes later wants it said later.
+func (c *coder) sure(p *part, w *world, tr *track) {
+	rings := []*Keyring{w.newest().ring, w.older(), tr.snap.Keyring}
+	if w.late != nil {
+		rings = append(rings, w.late.ring)
+	}
+	has := func(s State) bool {
+		return slices.ContainsFunc(rings, func(k *Keyring) bool { return k != nil && k.find(s) != nil })
+	}
+	if !tr.sure.IsZero() && (has(Pending) || has(Previous)) {
+		p.key(tr.sure)
+	} else {
+		p.key(Key{})
+	}
+	if !tr.sure.IsZero() && has(Previous) {
+		c.time(p, tr.surely.wall)
+	} else {
+		c.time(p, time.Time{})
+	}
 }
 
 // previous codes since when the previous keys of a keyring have been seen.

@@ -23,6 +23,7 @@ type scenario struct {
 	trust   bool              // a lost check-and-set is taken for one's own write
 	says    func(error) error // what becomes of Tencent's answer to a set
 	sees    func(*world) Key  // what a look tells
+	unsaid  bool              // it is not written down which keys were sent in doubt, and which were not confirmed
 }
 
 // budget is how much may still go wrong: altogether, and of each kind. A pause, of one

@@ -20,12 +20,12 @@ func TestHistory(t *testing.T) {
 		n    *Keyring
 		want Past
 	}{
-		"committed":   {k.committed(t0.Add(time.Millisecond), &p), Past{StartedAt: minute(-7), Took: 7 * time.Minute, Overlap: p.Grace}},
+		"committed":   {k.committed(true, t0.Add(time.Millisecond), &p), Past{StartedAt: minute(-7), Took: 7 * time.Minute, Overlap: p.Grace}},
 		"rolled back": {k.rolledBack(Failure{Code: "InternalError"}, minute(9), t0, &p), Past{StartedAt: minute(-7), Took: 7 * time.Minute, Overlap: p.Timing.RollbackKeep, Code: "InternalError"}},
 		"adopted":     {settled().s.Keyring.adopted(codecTarget, keyV, "V", t0, &p), Past{StartedAt: t0, Overlap: p.Grace}},
-		"unknown":     {since(time.Time{}).committed(t0, &p), Past{StartedAt: t0, Overlap: p.Grace}},
+		"unknown":     {since(time.Time{}).committed(true, t0, &p), Past{StartedAt: t0, Overlap: p.Grace}},
 		"ages ago":    {since(t0.AddDate(-200, 0, 0)).rolledBack(Failure{Code: "x"}, minute(9), t0, &p), Past{StartedAt: t0.AddDate(-200, 0, 0), Took: longestSpan, Overlap: p.Timing.RollbackKeep, Code: "x"}},
-		"clock back":  {k.committed(minute(-9), &p), Past{StartedAt: minute(-7), Overlap: p.Grace}},
+		"clock back":  {k.committed(true, minute(-9), &p), Past{StartedAt: minute(-7), Overlap: p.Grace}},
 	} {
 		if len(c.n.History) != 1 || !same(c.n.History[0], c.want) {
 			t.Errorf("%s: %+v, want %+v", name, c.n.History, c.want)
@@ -39,7 +39,7 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	k.Rotation.Reason = ByRevoke
-	if got := k.committed(t0, &p).History; got[0].Overlap != 0 {
+	if got := k.committed(true, t0, &p).History; got[0].Overlap != 0 {
 		t.Errorf("a revocation overlaps for %s", got[0].Overlap)
 	}
 }

@@ -70,7 +70,8 @@ type Entry struct {
 	PushAfter   time.Time `json:"push_after,omitzero"`   // every receiver accepts the key from then on
 	ActivatedAt time.Time `json:"activated_at,omitzero"` // when it was found in force; zero: it never was
 	AcceptUntil time.Time `json:"accept_until,omitzero"` // previous: it may be dropped then
-	Confirmed   bool      `json:"confirmed,omitzero"`    // Tencent itself answered that it was set; else it was only found in force
+	Doubts      int       `json:"doubts,omitzero"`       // requests to set it of which nobody knows, or has written down yet, what became
+	Confirmed   bool      `json:"confirmed,omitzero"`    // Tencent answered that it was set; else it was only found in force
 
 	Unknown jsontext.Value `json:",embed"`
 }
@@ -162,7 +163,7 @@ func (k *Keyring) Clone() *Keyring {
 	return &c
 }
 
-// Revised is k with a revision of its own, from a source of randomness. Version and revision together tell a write
+// Revised is k with a revision of its own, from a source of randomness, and with a life if it has none. Version and revision together tell a write
 // from all others. Neither is enough alone: another replica can have written the same content,
 // a keyring that was deleted and made anew comes to the same version again, and an older program
 // copies a revision that it does not know.
@@ -173,7 +174,25 @@ func (k *Keyring) Revised(random io.Reader) (*Keyring, error) {
 	}
 	n := k.Clone()
 	n.Revision, n.Edited = id, false
+	if n.Life == "" {
+		n.Life = id
+	}
 	return n, nil
+}
+
+// goneKept is how many of the keys that went are remembered.
+const goneKept = 16
+
+// went reports whether key was retired or revoked, as far as that is remembered.
+func (k *Keyring) went(key Key) bool {
+	print := key.Fingerprint()
+	return slices.Contains(k.Retired, print) || slices.ContainsFunc(k.Revoked, func(r Revoked) bool { return r.Fingerprint == print })
+}
+
+// remember is list with one more, of which the last goneKept are kept. Whoever shares list does not see it change.
+func remember[T any](list []T, one T) []T {
+	list = append(slices.Clone(list), one)
+	return list[max(0, len(list)-goneKept):]
 }
 
 // Validate reports what makes k no keyring: a Store never writes and Decode never returns

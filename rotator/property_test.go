@@ -127,7 +127,7 @@ func TestTransitionsKeepKeys(t *testing.T) {
 			next["hastened"], next["claimed"] = k.hastened(t0, p), k.claimed(t0, p)
 			next["rolled back"] = k.rolledBack(Failure{Code: "x", At: t0}, t0, t0, p)
 			if k.Rotation.Reason != ByRevoke {
-				next["committed"] = k.committed(t0, p)
+				next["committed"] = k.committed(true, t0, p)
 			}
 		}
 		for name, n := range next {

@@ -33,7 +33,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 		tr.forget() // whoever went away may have set the key: look before setting it again
 		return err
 	case StepCommit:
-		if err := e.write(ctx, tr, k.committed(now, p)); err != nil {
+		if err := e.write(ctx, tr, k.committed(tr.sure.Equal(k.Pending().Key), now, p)); err != nil {
 			return err
 		}
 		tr.pushFails = 0
@@ -44,6 +44,9 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 		return nil
 	case StepRollback:
 		f := e.rollbackCause(tr, now)
+		if tr.obs.Refused.Equal(k.Pending().Key) {
+			k = k.refused(tr.obs.Refused)
+		}
 		retry := now.Add(e.delay(k.Rotation.Attempts+1, p.Timing.RefusedMin, p.Timing.RefusedMax))
 		return e.write(ctx, tr, k.rolledBack(f, retry, now, p))
 	case StepRetire:
@@ -211,7 +214,11 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 	now := e.now(tr)
 	tr.failure = failureOf(api, now)
 	tr.obs.NextPush = now.Add(e.delay(tr.pushFails, e.policy.Timing.RetryMin, e.policy.Timing.RetryMax))
-	if err := e.writeFailure(ctx, tr, tr.snap.Keyring.failed(tr.failure, "", tr.obs.NextPush, &e.policy)); err != nil {
+	k := tr.snap.Keyring
+	if api.Class != Doubtful {
+		k = k.refused(k.Pending().Key)
+	}
+	if err := e.writeFailure(ctx, tr, k.failed(tr.failure, "", tr.obs.NextPush, &e.policy)); err != nil {
 		return errors.Join(api, err)
 	}
 	return api
@@ -252,7 +259,7 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, er
 		return nil, err
 	}
 	confirmed := e.moment()
-	if err := e.write(ctx, tr, tr.snap.Keyring); err != nil {
+	if err := e.write(ctx, tr, tr.snap.Keyring.tried(key)); err != nil {
 		return nil, err
 	}
 	if tr.counts(key) != counted {
@@ -275,6 +282,7 @@ func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, er
 		return api, nil
 	}
 	tr.forget()
+	tr.sure, tr.surely = key, now
 	if blind {
 		tr.pushFails = 0
 		tr.looked = now

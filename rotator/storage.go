@@ -73,12 +73,18 @@ func (m moment) since(now moment) time.Duration {
 // clock that Decide is given: it may have been set since. A look counts for as old as either
 // clock says: one that seemed younger than it is could come after a key's last moment.
 func (tr *track) date(now moment) {
-	if now.wall.Before(tr.latest) || now.wall.Before(tr.looked.wall) {
+	if now.wall.Before(tr.latest) || now.wall.Before(tr.looked.wall) || now.wall.Before(tr.surely.wall) {
 		tr.forget() // the clock was set back: no time in memory means anything
+		tr.surely = moment{}
 	}
 	tr.latest = now.wall
 	if tr.obs.Sight != Unseen {
 		tr.obs.At = earlier(tr.looked.wall, now.wall.Add(tr.looked.steady-now.steady))
+	}
+	if k := tr.snap.Keyring; k != nil && !tr.surely.wall.IsZero() && tr.sure.Equal(k.CallbackKey()) {
+		tr.obs.SetAt = earlier(tr.surely.wall, now.wall.Add(tr.surely.steady-now.steady))
+	} else {
+		tr.obs.SetAt = time.Time{}
 	}
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)

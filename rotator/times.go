@@ -100,9 +100,25 @@ func (s Snapshot) acceptUntil(e *Entry, o Observation, p *Policy) time.Time {
 	return earlier(e.AcceptUntil, s.previousSince(e, o).Add(max(p.Grace, p.Timing.RollbackKeep)+p.Timing.Skew))
 }
 
+// goneBy reports whether e's time was over at a moment, by all that could still hold it.
+func (s Snapshot) goneBy(e *Entry, at time.Time, o Observation, p *Policy) bool {
+	return !at.Before(s.acceptUntil(e, o, p)) && !at.Before(s.provenAt(e, o, p))
+}
+
+// unsure reports whether a look that shows the current key in force proves too little for the previous
+// key e to go. What Tencent tells may be older than what it does: so a key that was taken back in doubt may
+// be in force, and a key of which Tencent never said that it was set may not be.
+func (s Snapshot) unsure(e *Entry) bool {
+	if e.ActivatedAt.IsZero() {
+		return e.Doubts > 0
+	}
+	cur := s.Keyring.Current()
+	return cur == nil || !cur.Confirmed
+}
+
 // retirable reports whether e may be dropped, given that the current key was seen in force.
 func (s Snapshot) retirable(e *Entry, o Observation, p *Policy) bool {
-	return e.State == Previous && !o.At.Before(s.acceptUntil(e, o, p)) && !o.At.Before(s.provenAt(e, o, p))
+	return e.State == Previous && s.goneBy(e, o.At, o, p) && (!s.unsure(e) || s.goneBy(e, o.SetAt, o, p))
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -24,7 +24,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 	n.History = remembered(k.History, Past{StartedAt: now, Overlap: p.Grace})
 	n.replaceCurrent(now.Add(p.Grace))
 	if e := n.Lookup(key); e != nil {
-		e.State, e.ActivatedAt, e.AcceptUntil = Current, now, time.Time{}
+		e.State, e.ActivatedAt, e.AcceptUntil, e.Confirmed = Current, now, time.Time{}, false
 		return n
 	}
 	// Receivers come to know a foreign key only now, and other replicas' clocks may be ahead.
@@ -85,6 +85,20 @@ func (k *Keyring) claimed(now time.Time, p *Policy) *Keyring {
 	return n
 }
 
+// tried is k before a request to set key is sent.
+func (k *Keyring) tried(key Key) *Keyring { return k.doubted(key, 1) }
+
+// refused is k after a request to set key was definitely not carried out.
+func (k *Keyring) refused(key Key) *Keyring { return k.doubted(key, -1) }
+
+func (k *Keyring) doubted(key Key, by int) *Keyring {
+	n := k.Clone()
+	if e := n.Pending(); e != nil && e.Key.Equal(key) {
+		e.Doubts = max(0, e.Doubts+by)
+	}
+	return n
+}
+
 // failed records a failed request. A target with nothing in hand gets a rotation for it, so
 // that RetryAt holds the schedule back.
 func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy) *Keyring {
@@ -103,21 +117,30 @@ func (k *Keyring) failed(f Failure, reason Reason, retryAt time.Time, p *Policy)
 	return n
 }
 
-// committed makes the pending key current: it was seen in force.
-func (k *Keyring) committed(now time.Time, p *Policy) *Keyring {
+// committed makes the pending key current: it was seen in force. confirmed says that Tencent answered, too,
+// that it was set.
+func (k *Keyring) committed(confirmed bool, now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
-	revoke := n.Rotation.Reason == ByRevoke
 	past := n.Rotation.ended(now, p.Grace)
+	leaked := n.Current()
 	n.replaceCurrent(now.Add(p.Grace))
 	e := n.Pending()
-	e.State, e.ActivatedAt = Current, now
+	e.State, e.ActivatedAt, e.Confirmed = Current, now, confirmed
+	if n.Rotation.Reason == ByRevoke {
+		past.Overlap = 0
+		for i := range n.Keys {
+			if e := &n.Keys[i]; e.State == Previous && e != leaked {
+				n.Revoked = remember(n.Revoked, Revoked{ID: e.Key.ID(), Fingerprint: e.Key.Fingerprint()})
+			}
+		}
+		if leaked != nil { // the last, so that it is kept
+			n.Revoked = remember(n.Revoked, Revoked{ID: leaked.Key.ID(), Fingerprint: leaked.Key.Fingerprint()})
+		}
+		n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool { return e.State == Previous })
+	}
 	n.RotatedAt = now
 	n.Rotation = nil
 	n.AcceptUnsigned = false
-	if revoke {
-		past.Overlap = 0
-		n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool { return e.State == Previous })
-	}
 	n.History = remembered(k.History, past)
 	return n
 }
@@ -148,6 +171,7 @@ func (s Snapshot) retired(o Observation, p *Policy) (*Keyring, []Key) {
 			return false
 		}
 		gone = append(gone, e.Key)
+		n.Retired = remember(n.Retired, e.Key.Fingerprint())
 		return true
 	})
 	return n, gone

@@ -42,18 +42,18 @@ func TestStaged(t *testing.T) {
 func TestCommitted(t *testing.T) {
 	t.Parallel()
 	p := tablePolicy
-	n := pending().s.Keyring.committed(t0, &p)
+	n := pending().s.Keyring.committed(true, t0, &p)
 	old := one(t, n, keyC)
 	if n.Current().Key.ID() != "P" || old.State != Previous || !old.AcceptUntil.Equal(t0.Add(p.Grace)) || n.Rotation != nil || !n.RotatedAt.Equal(t0) {
 		t.Errorf("%+v", n)
 	}
 	c := pending()
 	c.s.Keyring.Rotation.Reason = ByRevoke
-	if n := c.s.Keyring.committed(t0, &p); len(n.Keys) != 1 || n.Current().Key.ID() != "P" {
-		t.Errorf("after a revocation: %v", n.Accept())
+	if n := c.s.Keyring.committed(true, t0, &p); len(n.Keys) != 1 || n.Current().Key.ID() != "P" || len(n.Revoked) != 1 || n.Revoked[0].ID != "C" || n.Revoked[0].Fingerprint != keyC.Fingerprint() {
+		t.Errorf("after a revocation: %v, %+v", n.Accept(), n.Revoked)
 	}
 	f := first()
-	f.s.Keyring = f.s.Keyring.staged(keyP, "r", ByAdopt, t0, &p).committed(t0, &p)
+	f.s.Keyring = f.s.Keyring.staged(keyP, "r", ByAdopt, t0, &p).committed(true, t0, &p)
 	if f.s.Keyring.AcceptUnsigned || len(f.s.Keyring.Keys) != 1 {
 		t.Errorf("the first key: %+v", f.s.Keyring)
 	}
@@ -161,7 +161,7 @@ func TestTransitionsMore(t *testing.T) {
 	k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, &p)
 	k.claimed(t0.Add(time.Hour), &p)
 	k.hastened(t0, &p)
-	k.committed(t0, &p)
+	k.committed(true, t0, &p)
 	k.rolledBack(Failure{Code: "x"}, t0, t0, &p)
 	if after, _ := k.Encode(); !bytes.Equal(after, before) {
 		t.Errorf("a transition changed its receiver: %s", after)
