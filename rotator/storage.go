@@ -81,7 +81,7 @@ func (tr *track) date(now moment) {
 	if tr.obs.Sight != Unseen {
 		tr.obs.At = earlier(tr.looked.wall, now.wall.Add(tr.looked.steady-now.steady))
 	}
-	if k := tr.snap.Keyring; k != nil && !tr.surely.wall.IsZero() && tr.sure.Equal(k.CallbackKey()) {
+	if k := tr.snap.Keyring; k != nil && tr.sure.Equal(k.CallbackKey()) {
 		tr.obs.SetAt = earlier(tr.surely.wall, now.wall.Add(tr.surely.steady-now.steady))
 	} else {
 		tr.obs.SetAt = time.Time{}
