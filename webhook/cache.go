@@ -28,7 +28,8 @@ type CacheOptions struct {
 // Cache is a KeySource that keeps the keys of some targets in memory and reads them every so
 // often, and at once when asked to by Reread, but never more than once a second each (or once
 // in CacheOptions.Every, if that is shorter). While the place they are kept in is away, the
-// last good keys stay in use; Status tells how old they are.
+// last good keys stay in use; Status tells how old they are. A key that a reading of a target gave
+// in Keys.Revoked is refused for that target from then on.
 type Cache struct {
 	reader  Reader
 	every   time.Duration
@@ -70,7 +71,7 @@ func NewCache(ctx context.Context, reader Reader, o CacheOptions, targets ...Tar
 			a.held.Store(&Keys{SdkAppID: t.SdkAppID})
 			c.apps[t.SdkAppID] = a
 		}
-		a.rings = append(a.rings, &ring{target: t, demand: make(chan struct{}, 1), patience: leastPatience})
+		a.rings = append(a.rings, &ring{target: t, demand: make(chan struct{}, 1), patience: leastPatience, told: map[string]bool{}})
 	}
 	for _, a := range c.apps {
 		for _, r := range a.rings {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"tiwkeyd/rotator"
 )
@@ -11,7 +12,8 @@ import (
 // DecodeKeys reads from a keyring's JSON what a receiver has to know, and no more: a keyring
 // that a later version of tiwkeyd wrote will do, as long as it has the accepted keys in
 // "accept". The application and the service must be the target's, where the JSON names them; a
-// target without a service stands for any.
+// target without a service stands for any. What cannot be understood in "revoked" is passed over: it
+// must not cost a receiver its keys.
 // The error never quotes the JSON.
 func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 	var stored struct {
@@ -20,6 +22,7 @@ func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 		Accept         []string
 		AcceptUnsigned bool `json:"accept_unsigned"`
 		Keys           []struct{ ID, Value string }
+		Revoked        json.RawMessage
 	}
 	if json.Unmarshal(keyring, &stored) != nil {
 		return Keys{}, fmt.Errorf("keyring of %s: it is not the JSON of a keyring", t)
@@ -37,7 +40,7 @@ func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 	for _, k := range stored.Keys {
 		ids[k.Value] = k.ID
 	}
-	keys := Keys{SdkAppID: t.SdkAppID, AcceptUnsigned: stored.AcceptUnsigned}
+	keys := Keys{SdkAppID: t.SdkAppID, AcceptUnsigned: stored.AcceptUnsigned, Revoked: decodeRevoked(stored.Revoked)}
 	for i, value := range stored.Accept {
 		if value == "" {
 			return Keys{}, fmt.Errorf("keyring of %s: there is an empty key in \"accept\"", t)
@@ -49,6 +52,22 @@ func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 		keys.Accept = append(keys.Accept, rotator.NewKey(id, value))
 	}
 	return keys, nil
+}
+
+// decodeRevoked gives what can be understood of a list of revoked keys.
+func decodeRevoked(list json.RawMessage) []Revoked {
+	var stored []struct{ ID, SHA256 string }
+	_ = json.Unmarshal(list, &stored) // it leaves empty what is of another type, and goes on
+	var all []Revoked
+	for _, s := range stored {
+		if strings.HasPrefix(s.ID, "accept[") || strings.HasPrefix(s.ID, "line-") {
+			s.ID = "" // we name places so, where any key may come to stand
+		}
+		if s.ID != "" || s.SHA256 != "" {
+			all = append(all, Revoked{s.ID, s.SHA256})
+		}
+	}
+	return all
 }
 
 // join has the keys of several services of one application accepted alike: a callback does

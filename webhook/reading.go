@@ -45,7 +45,9 @@ type ring struct {
 	readAt   time.Time // when the reading that gave keys began; zero: never
 	newest   Keys      // the newest version that was read
 	newestAt time.Time
-	err      error // of the last reading
+	err      error           // of the last reading
+	revoked  []Revoked       // all that any reading gave
+	told     map[string]bool // ids of revoked keys that were read again and told of
 }
 
 // accepted is what is to be accepted after a reading. If it gave an older version than one before,
@@ -64,6 +66,23 @@ func (r *ring) accepted(read Keys, began time.Time) Keys {
 		}
 	}
 	return both
+}
+
+// unrevoked is keys without those that were ever read to be revoked. A version that was put back, or
+// a keyring that was begun anew, may not know of it.
+func (r *ring) unrevoked(keys Keys) Keys {
+	keys.Accept = slices.DeleteFunc(slices.Clone(keys.Accept), Keys{Revoked: r.revoked}.WasRevoked)
+	keys.Revoked = nil // done with; the keys of another service are not judged by it
+	return keys
+}
+
+// remember keeps what a reading says of revoked keys for as long as the Cache lives.
+func (r *ring) remember(revoked []Revoked) {
+	for _, k := range revoked {
+		if !slices.Contains(r.revoked, k) {
+			r.revoked = append(r.revoked, k)
+		}
+	}
 }
 
 // keep reads a target's keys until ctx ends.
@@ -137,7 +156,16 @@ func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 	defer a.mu.Unlock()
 	read := keys.Version
 	if err == nil {
-		keys = r.accepted(keys, began)
+		r.remember(keys.Revoked)
+		all := r.accepted(keys, began)
+		c.tellRevoked(r, all)
+		keys = r.unrevoked(all)
+		// A keyring without a usable key is as one that cannot be read: what no key explains is
+		// answered 503, not 401. Tencent may sign with another key, or with a revoked one again
+		// where a backup was put back, so nobody knows that it is forged.
+		if len(keys.Accept) == 0 && !keys.AcceptUnsigned {
+			err = fmt.Errorf("the keys of %s: all of them were revoked: run `tiwkeyd rotate --revoke %s`", r.target, r.target)
+		}
 	}
 	if ctx.Err() == nil {
 		c.tell(r, keys, read, err)
@@ -145,6 +173,8 @@ func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 	r.err = err
 	if err == nil {
 		r.keys, r.readAt = keys, began
+	} else {
+		r.keys = r.unrevoked(r.keys)
 	}
 	// That there never was a keyring is an answer. One that has gone is a place that is away.
 	if err == nil || (errors.Is(err, ErrNoKeyring) && r.readAt.IsZero()) {
@@ -182,5 +212,16 @@ func (c *Cache) tell(r *ring, keys Keys, read int64, err error) {
 		}
 	case r.err != nil:
 		c.log.Info("the keys can be read again", "target", target, "from", from)
+	}
+}
+
+// tellRevoked logs that revoked keys were read as accepted ones, once for each.
+func (c *Cache) tellRevoked(r *ring, keys Keys) {
+	known := Keys{Revoked: r.revoked}
+	for _, k := range keys.Accept {
+		if known.WasRevoked(k) && !r.told[k.String()] {
+			r.told[k.String()] = true
+			c.log.Warn("a revoked key was read among the accepted ones: it stays refused. If it is in force again, run `tiwkeyd rotate --revoke`", "target", r.target.String(), "from", c.reader.String(), "key", k.String())
+		}
 	}
 }

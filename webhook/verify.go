@@ -6,6 +6,9 @@
 // that may be in use to the keyring, and a callback is genuine if any of them explains it.
 // A signature that none explains makes a KeySource read the keyring once more before the
 // callback is refused, so that even a receiver that knows nothing yet refuses nothing genuine.
+//
+// A key that a keyring once listed as revoked is never accepted again by the Cache that read it,
+// whatever it reads afterwards.
 package webhook
 
 import (
@@ -14,7 +17,11 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"tiwkeyd/rotator"
@@ -46,6 +53,32 @@ type Keys struct {
 
 	// Version is of the keyring they come from, where its place numbers them; else 0.
 	Version int64
+
+	// Revoked lists keys that were revoked, as the keyring does: no callback signed with one of
+	// them is genuine, even if it is in Accept. A Cache remembers what it has ever read here, and
+	// leaves it out of what it gives. A Reader that knows of none leaves it empty.
+	Revoked []Revoked
+}
+
+// Revoked names a key that was revoked: by its id, by its fingerprint, or by both. Either is enough
+// to refuse a key. Whatever prints it prints the id.
+type Revoked struct {
+	ID          string // "": not known. It is the key's own, not that of its place in a list
+	Fingerprint string `json:"-"` // Key.Fingerprint, of the value; "": not known
+}
+
+// Format prints the id whichever verb is asked for.
+func (r Revoked) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, r.ID) }
+
+// WasRevoked reports whether Revoked lists a key, by its id or by its value.
+func (k Keys) WasRevoked(key Key) bool {
+	if len(k.Revoked) == 0 || key.IsZero() {
+		return false
+	}
+	id, fingerprint := key.ID(), key.Fingerprint()
+	return slices.ContainsFunc(k.Revoked, func(r Revoked) bool {
+		return (r.ID != "" && r.ID == id) || strings.EqualFold(r.Fingerprint, fingerprint)
+	})
 }
 
 // Verify parses a callback and tells the id of the key that signed it. Its error is a
@@ -73,7 +106,7 @@ func (c *Callback) Verify(keys Keys, now time.Time) (keyID string, err error) {
 		return "", refuse(Unsigned, "it has no Sign: has the application no callback key?")
 	}
 	for _, k := range keys.Accept {
-		if !k.IsZero() && c.signedWith(k) {
+		if !k.IsZero() && c.signedWith(k) && !keys.WasRevoked(k) {
 			return k.String(), nil
 		}
 	}

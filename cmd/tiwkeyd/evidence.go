@@ -84,7 +84,7 @@ func fileEvidence(place string, store bool, path func(rotator.Target) string) ev
 func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, now time.Time, targets []rotator.Target) error {
 	var held []string
 	var unread []error
-	versions := map[rotator.Target]int64{}
+	current := map[rotator.Target]webhook.Keys{}
 	for _, t := range targets {
 		content, version, err := e.now(ctx, t)
 		if err == nil && content == nil {
@@ -100,9 +100,12 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 			unread = append(unread, err)
 			continue
 		}
-		versions[t] = version
+		keys.Version = version
+		current[t] = keys
 		for _, k := range keys.Accept {
-			held = append(held, k.ID())
+			if !keys.WasRevoked(k) {
+				held = append(held, k.ID())
+			}
 		}
 		if id := signer(c, keys); id != "" {
 			e.signed(v, c, now, named(t, content), id, content)
@@ -117,7 +120,7 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 	}
 	v.lateness(c, now)
 	switch {
-	case len(versions) == 0:
+	case len(current) == 0:
 		v.Reason = string(webhook.WrongApplication)
 		v.say("There is no keyring of SdkAppId %d at %s.", c.SdkAppID, e.place)
 		return nil
@@ -128,7 +131,7 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 	}
 	v.Reason = string(webhook.BadSignature)
 	v.say("None of the keys accepted now explains its Sign: %v.", held)
-	return e.lookBack(ctx, v, c, versions)
+	return e.lookBack(ctx, v, c, current)
 }
 
 // named is a target with the service that the keyring itself tells.
@@ -196,14 +199,14 @@ func (v *verdict) lateness(c *webhook.Callback, now time.Time) (late bool) {
 }
 
 // lookBack searches the versions of the keyrings that the store still has.
-func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback, versions map[rotator.Target]int64) error {
+func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback, newest map[rotator.Target]webhook.Keys) error {
 	if e.older == nil {
 		v.say("Either it was signed with a key that was retired, which this place does not keep, or the key has never been ours.")
 		return nil
 	}
 	missing, skipped := false, false
-	for _, t := range slices.SortedFunc(maps.Keys(versions), rotator.Target.Compare) {
-		current := versions[t]
+	for _, t := range slices.SortedFunc(maps.Keys(newest), rotator.Target.Compare) {
+		current := newest[t].Version
 		var next time.Time // when the version after the one looked at was written
 		when := "at"
 		for n := current; n > max(0, current-olderVersions); n-- {
@@ -218,7 +221,10 @@ func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback
 			if keys, err := webhook.ParseKeys(t, content); err == nil && n < current {
 				if id := signer(c, keys); id != "" {
 					v.KeyID, v.Target, v.KeyState = id, t.String(), "retired"
-					v.say("It was signed with key %s of %s, which was retired %s %s.", id, t, when, next.UTC().Format(time.RFC3339))
+					if slices.ContainsFunc(keys.Accept, func(k webhook.Key) bool { return k.ID() == id && newest[t].WasRevoked(k) }) {
+						v.KeyState = "revoked"
+					}
+					v.say("It was signed with key %s of %s, which was %s %s %s.", id, t, v.KeyState, when, next.UTC().Format(time.RFC3339))
 					return nil
 				}
 			}
