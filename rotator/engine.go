@@ -235,7 +235,7 @@ func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) erro
 	case err == nil:
 		e.emit(tr, a, Done, nil)
 		return nil
-	case errors.Is(err, errStale), errors.Is(err, ErrConflict):
+	case errors.Is(err, errStale), errors.Is(err, ErrConflict) && !errors.Is(err, ErrAnotherLife):
 		e.log.Debug("the keyring is read again", "target", tr.target, "step", a.Step, "because", err)
 		return e.read(ctx, tr)
 	}

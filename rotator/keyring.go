@@ -163,6 +163,19 @@ func (k *Keyring) Clone() *Keyring {
 	return &c
 }
 
+// Named is k for a Store to write: as it is if it has a revision, else Revised.
+func (k *Keyring) Named() (*Keyring, error) {
+	if k.Revision != "" {
+		return k, nil
+	}
+	return k.Revised(nil)
+}
+
+// Continues reports whether k can be a later version of was, as far as is known: it is of the same life.
+func (k *Keyring) Continues(was *Keyring) bool {
+	return was == nil || was.Life == "" || k.Life == "" || was.Life == k.Life
+}
+
 // Revised is k with a revision of its own, from a source of randomness, and with a life if it has none. Version and revision together tell a write
 // from all others. Neither is enough alone: another replica can have written the same content,
 // a keyring that was deleted and made anew comes to the same version again, and an older program

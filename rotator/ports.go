@@ -21,7 +21,8 @@ type Store interface {
 	// new version. Where somebody else wrote in between it returns ErrConflict; an own
 	// write whose answer was lost on the way is recognised and is no conflict. After any
 	// other error the write may or may not have happened, now or later: read again.
-	// The write has k's Revision, or a new one if k has none.
+	// The write has k's Revision and Life, or new ones if k has none. Where what it replaced
+	// turns out to be of another life, that is there again, and the error is ErrAnotherLife.
 	Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error)
 
 	// Purge makes every stored version older than the given one unreadable for good. A
@@ -57,6 +58,10 @@ func (s Snapshot) sameVersion(o Snapshot) bool {
 
 // ErrConflict says that the keyring was changed by somebody else between Read and Write.
 var ErrConflict = errors.New("the keyring was changed by somebody else in between")
+
+// ErrAnotherLife is the ErrConflict of a keyring that was deleted and made anew in between, and came to
+// the version that was read.
+var ErrAnotherLife = fmt.Errorf("%w: it was deleted and made anew, and the new one stays; wait ten minutes before a keyring is made anew", ErrConflict)
 
 // CallbackAPI is the part of Tencent's API that the engine needs. Every error it returns
 // is, or wraps, an *APIError; one that does not is taken as Doubtful.

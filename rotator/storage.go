@@ -43,6 +43,9 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
 	e.notice(tr, s)
+	if was := tr.snap.Keyring; was != nil && s.Keyring != nil && !s.Keyring.Continues(was) {
+		e.log.Warn("the keyring was deleted and made anew since it was read last", "target", tr.target.String())
+	}
 	if !tr.snap.sameCurrent(s) {
 		tr.forget() // somebody else changed what is in force since this replica looked
 	}
@@ -141,7 +144,7 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	ctx, cancel := e.within(ctx, began, callLimit)
 	defer cancel()
 	version, err := e.store.Write(ctx, tr.target, k, tr.snap.Version)
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ErrConflict) && !errors.Is(err, ErrAnotherLife) {
 		return err
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ package file
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,14 +127,11 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 
 // Write replaces the target's file if its version is the one given.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
-	if k.Revision == "" {
-		revised, err := k.Revised(rand.Reader)
-		if err != nil {
-			return 0, err
-		}
-		k = revised
+	named, err := k.Named()
+	if err != nil {
+		return 0, err
 	}
-	data, err := k.Encode()
+	data, err := named.Encode()
 	if err != nil {
 		return 0, err
 	}
@@ -157,6 +153,11 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	}
 	if e.Version != version {
 		return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, e.Version, version)
+	}
+	if e.Keyring != nil {
+		if was, err := rotator.DecodeKeyring(t, e.Keyring); err == nil && !k.Continues(was) {
+			return 0, rotator.ErrAnotherLife
+		}
 	}
 	next := envelope{Version: version + 1, WrittenAt: s.now().UTC(), Keyring: data}
 	content, err := json.MarshalIndent(next, "", "  ")

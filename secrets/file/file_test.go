@@ -53,6 +53,19 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestLives(t *testing.T) {
+	t.Parallel()
+	s, err := Open(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target rotator.Target) {
+		if err := os.RemoveAll(filepath.Dir(s.path(target))); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func child(t *testing.T, mode, dir string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()

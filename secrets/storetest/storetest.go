@@ -28,7 +28,7 @@ func Target() rotator.Target {
 func Keyring(t rotator.Target, n int) *rotator.Keyring {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	value := fmt.Sprintf("%s%058d", Canary, n)
-	return &rotator.Keyring{Target: t, RotatedAt: at,
+	return &rotator.Keyring{Target: t, RotatedAt: at, Life: "life",
 		Keys: []rotator.Entry{{Key: rotator.NewKey(fmt.Sprintf("id%d", n), value), State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
 }
 
@@ -240,4 +240,40 @@ func invalid(t *testing.T, open func(*testing.T) rotator.Store) {
 	} else {
 		Quiet(t, err)
 	}
+}
+
+// Lives runs what a Store must do about a keyring that was deleted, which remove does without a
+// trace, and made anew: nothing that was read before is written over the new one.
+func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(rotator.Target)) {
+	s, target := open(t), Target()
+	write := func(life string, from, to int64) {
+		t.Helper()
+		for version := from; version < to; version++ {
+			k := Keyring(target, int(version))
+			if k.Life = life; life == "" {
+				k.Revision = "as it is" // else the Store would give it a life
+			}
+			if _, err := s.Write(t.Context(), target, k, version); err != nil {
+				t.Fatalf("write version %d of life %q: %v", version+1, life, err)
+			}
+		}
+	}
+	write("first", 0, 3)
+	old, err := s.Read(t.Context(), target)
+	if err != nil || old.Keyring.Life != "first" || old.Version != 3 {
+		t.Fatalf("%+v, %v", old, err)
+	}
+	remove(target)
+	write("second", 0, 3)
+	if _, err := s.Write(t.Context(), target, old.Keyring, old.Version); !errors.Is(err, rotator.ErrAnotherLife) || !errors.Is(err, rotator.ErrConflict) {
+		t.Errorf("a write over another life: %v", err)
+	}
+	now, err := s.Read(t.Context(), target)
+	if err != nil || now.Keyring.Life != "second" || now.Keyring.CallbackKey().ID() != "id2" {
+		t.Fatalf("after it: %+v, %v", now.Keyring, err)
+	}
+	write("second", now.Version, now.Version+1) // it goes on
+	remove(target)
+	write("", 0, 2) // as an older program makes it, whose first write by this one gives it a life
+	write("third", 2, 3)
 }

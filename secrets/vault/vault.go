@@ -5,7 +5,6 @@ package vault
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,19 +185,25 @@ func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (got
 	return got, err
 }
 
-// Write puts a new version if the current one is the one given. An answer that was lost, or
-// a mismatch that the library's own repetition of the request may have caused, is looked
-// into: it was this write if the next version has this write's revision.
+// Write puts a new version if the current one is the one given, and of the same life.
 func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+	named, err := k.Named()
+	if err != nil {
+		return 0, err
+	}
+	next, err := s.put(ctx, t, named, version)
+	if err == nil && version > 0 {
+		err = s.continued(ctx, t, k, version)
+	}
+	return next, err
+}
+
+// put writes by Vault's check-and-set. An answer that was lost, or a mismatch that the library's own
+// repetition of the request may have caused, is looked into: it was this write if the next version has
+// this write's revision.
+func (s *Store) put(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
 	if t.SdkAppID > maxExact {
 		return 0, fmt.Errorf("vault: the keyring of %s cannot be kept in Vault, which rounds numbers above %d: check the SdkAppId", t, int64(maxExact))
-	}
-	if k.Revision == "" {
-		revised, err := k.Revised(rand.Reader)
-		if err != nil {
-			return 0, err
-		}
-		k = revised
 	}
 	encoded, err := k.Encode()
 	if err != nil {
@@ -233,6 +238,27 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 		return now.Version, nil
 	}
 	return 0, fmt.Errorf("%w (version %d is there, %d was read)", rotator.ErrConflict, now.Version, version)
+}
+
+// continued makes sure that a write replaced an earlier version of the same keyring. Vault numbers the
+// versions of one that was deleted and made anew from one again, so its check-and-set does not tell. What
+// was replaced by mistake is put back.
+func (s *Store) continued(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) error {
+	got, err := s.Secret(ctx, t, version)
+	if err != nil {
+		return fmt.Errorf("read what the write replaced: %w", err)
+	}
+	was, err := rotator.DecodeKeyring(t, got.Content)
+	if got.Content == nil || err != nil || k.Continues(was) {
+		return nil
+	}
+	if was, err = was.Revised(nil); err == nil {
+		_, err = s.put(ctx, t, was, version+1)
+	}
+	if err != nil {
+		return fmt.Errorf("put the keyring back that was made anew: %w", err)
+	}
+	return rotator.ErrAnotherLife
 }
 
 // Purge destroys the versions before the given one.

@@ -84,6 +84,14 @@ func TestStore(t *testing.T) {
 			return s
 		})
 	})
+	t.Run("lives", func(t *testing.T) {
+		s, _ := open(t, v.Addr, withToken(token))
+		storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target rotator.Target) {
+			if _, err := v.Client(v.Token).Logical().Delete("secret/metadata/" + s.path(target)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
 	t.Run("lost answers", func(t *testing.T) { lostAnswers(t, v, token) })
 	t.Run("deleted and destroyed", func(t *testing.T) { deleted(t, v, token) })
 	t.Run("purge destroys", func(t *testing.T) { purged(t, v, token) })
