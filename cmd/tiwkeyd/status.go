@@ -133,12 +133,7 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 
 // dueOf is when the next key is due by schedule, the target's own if that can be used.
 func dueOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule) time.Time {
-	if o := k.Overrides; o != nil && o.Schedule != "" {
-		if own, err := schedule.With(o.Schedule); err == nil {
-			schedule = own
-		}
-	}
-	return schedule.Due(t, k.RotatedAt)
+	return schedule.Of(k).Due(t, k.RotatedAt)
 }
 
 // phaseOf is where a target stands, in a word or two.
