@@ -107,7 +107,11 @@ func overridden(t *testing.T, o Overrides) (*memory, *Engine, Target, func() str
 	s.Keyring = s.Keyring.With(o)
 	m.rings[target] = s
 	e, log := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
-	e.reschedule = func(spec string) (*Schedule, error) { return ParseSchedule(spec, 0) }
+	every, err := ParseSchedule("@every 3h", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.reschedule = every.With
 	return m, e, target, log.String
 }
 
@@ -189,6 +193,9 @@ func TestOverridesApply(t *testing.T) {
 		{Overrides{Schedule: "0 */6 * * *"}, 5, false, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Schedule: "whenever"}, 8, true, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Grace: 5 * time.Hour, Propagation: 20 * time.Minute}, 7, false, 5 * time.Hour, 20 * time.Minute},
+		// More keys than anybody means are served, and warned of.
+		{Overrides{Grace: 300 * time.Hour}, 8, true, 300 * time.Hour, tablePolicy.Propagation},
+		{Overrides{Schedule: "@every 3h", Grace: 3000 * time.Hour}, 8, true, 3000 * time.Hour, tablePolicy.Propagation},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, target, log := overridden(t, r.o)

@@ -42,6 +42,46 @@ func TestDue(t *testing.T) {
 	}
 }
 
+func TestScheduleKeys(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		spec               string
+		grace, propagation time.Duration
+		want               int
+	}{
+		{"@every 1s", day, 0, MaxKeys + 1},
+		{"@every 24h", day, 0, 3},
+		{"@every 12h", day, 0, 4},
+		{"@every 10m", day, 6 * time.Minute, 90 + 2}, // every 16 minutes
+		{"@every 10m", day, 0, 144 + 2},
+		{"@every 30s", day, 10 * time.Minute, 138 + 2},
+		{"CRON_TZ=UTC 0 3 * * *", day, 6 * time.Minute, 3},
+		{"CRON_TZ=UTC 0 * * * *", day, 6 * time.Minute, 24 + 2},
+		{"CRON_TZ=UTC 0 3 * * *", 10 * 365 * day, 0, MaxKeys + 1},
+		{"CRON_TZ=UTC 0 3 * * *", 498 * day, 0, MaxKeys},
+		{"CRON_TZ=UTC 0 3 * * *", 499 * day, 0, MaxKeys + 1},
+		{"CRON_TZ=UTC * 3 1 * *", day, 0, 60 + 2}, // once a month, all at once
+		{"CRON_TZ=Asia/Shanghai */10 3 * * *", day, 6 * time.Minute, 6 + 2},
+		{"CRON_TZ=UTC * * 1 1 *", 10 * time.Minute, 0, 10 + 2},
+		// Clocks go forward in New York: five weeks' Sundays are an hour nearer.
+		{"CRON_TZ=America/New_York 0 3 * * 0", 35*day - time.Minute, 0, 6 + 2},
+		{"@yearly", day, 6 * time.Minute, 3},
+		{"@yearly", 10 * 365 * day, 0, 10 + 2},
+		{"CRON_TZ=UTC 0 0 29 2 *", day, 0, 3},
+	} {
+		for _, splay := range []time.Duration{0, 3 * time.Hour} {
+			s, err := ParseSchedule(c.spec, splay)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Keys(&Policy{Grace: c.grace, Propagation: c.propagation}, nil); got != c.want {
+				t.Errorf("%s with %s, %s (splay %s): %d keys, want %d", c.spec, c.grace, c.propagation, splay, got, c.want)
+			}
+		}
+	}
+}
+
 func TestScheduleNonsense(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=UTC", "TZ=UTC", "TZ=", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {

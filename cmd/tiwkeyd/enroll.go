@@ -81,6 +81,8 @@ func (p *program) enroll(ctx context.Context, parts *parts, wanted enrollList, a
 		w.override(&o)
 		if err := o.Validate(&parts.policy); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.target, err))
+		} else if w.overrides && parts.schedule.Keys(&parts.policy, (&rotator.Keyring{}).With(o)) > rotator.MaxKeys {
+			errs = append(errs, fmt.Errorf("%s: its schedule replaces more than %d keys within its grace, and no store holds so many", w.target, rotator.MaxKeys))
 		}
 	}
 	if err := atMost(errs); err != nil {

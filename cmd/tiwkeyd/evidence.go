@@ -166,7 +166,7 @@ func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t rota
 			if entry.Key.ID() == id {
 				v.KeyState = string(entry.State)
 				about = ", the " + v.KeyState + " one"
-				if entry.State == rotator.Previous {
+				if entry.State == rotator.Previous && !entry.AcceptUntil.IsZero() {
 					about += ", accepted until " + entry.AcceptUntil.UTC().Format(time.RFC3339)
 				}
 			}

@@ -178,7 +178,7 @@ func (p *program) reload(log *slog.Logger, w *watch) (*parts, error) {
 // announceWait bounds the look into the store for the announcement.
 const announceWait = 5 * time.Second
 
-// announce logs one line that says what is going to happen.
+// announce logs one line that says what is going to happen, and another if that is much.
 func (p *program) announce(ctx context.Context, ps *parts, address string) {
 	var names []string
 	for _, t := range ps.config.Targets {
@@ -194,6 +194,9 @@ func (p *program) announce(ctx context.Context, ps *parts, address string) {
 		"propagation", ps.policy.Propagation.String(), "grace", ps.policy.Grace.String(),
 		"store", ps.store.String(), "endpoint", ps.config.Endpoint, "credentials", ps.config.Credentials,
 		"http", address, "version", builtFrom().Version)
+	if n := ps.schedule.Keys(&ps.config.Policy, nil); n > rotator.ManyKeys {
+		ps.log.Warn(manyKeys, "keys", n, "schedule", ps.config.Spec, "grace", ps.policy.Grace.String())
+	}
 }
 
 // nextRun is when the first rotation is due, as far as the store tells soon.
@@ -208,12 +211,19 @@ func (ps *parts) nextRun(ctx context.Context) string {
 			return "unknown: " + err.Error()
 		}
 		st := statusOf(t, s.Keyring, ps.schedule, time.Now())
-		if s.Keyring == nil || st.Next == nil {
+		switch {
+		case st.Paused && s.Keyring.Pending() == nil:
+		case st.Next == nil:
 			return "now"
-		}
-		if next.IsZero() || st.Next.Before(next) {
+		case next.IsZero() || st.Next.Before(next):
 			next = *st.Next
 		}
+	}
+	switch {
+	case len(ps.config.Targets) == 0:
+		return "when the keyrings are found"
+	case next.IsZero():
+		return "on demand"
 	}
 	return next.UTC().Format(time.RFC3339)
 }

@@ -88,6 +88,9 @@ func overrideStored(ctx context.Context, parts *parts, t rotator.Target, change 
 		if o.Schedule == before.Schedule && o.Grace == before.Grace && o.Propagation == before.Propagation && o.Paused == before.Paused {
 			return next, nil
 		}
+		if err := parts.crowded(s.Keyring, next); err != nil {
+			return nil, &exitError{code: exitUsage, err: fmt.Errorf("%s: nothing was changed: %w", t, err)}
+		}
 		_, err = parts.store.Write(ctx, t, next, s.Version)
 		switch {
 		case errors.Is(err, rotator.ErrConflict):

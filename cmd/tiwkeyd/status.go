@@ -35,7 +35,7 @@ type targetStatus struct {
 type keyStatus struct {
 	ID          string     `json:"id"`
 	State       string     `json:"state"`
-	AgeSeconds  int64      `json:"age_seconds"`
+	AgeSeconds  *int64     `json:"age_seconds,omitempty"` // nil: it is not written since when there is the key
 	AcceptUntil *time.Time `json:"accept_until,omitempty"`
 }
 
@@ -95,7 +95,10 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 	}
 	st.Edited = k.Edited
 	for _, e := range k.Keys {
-		ks := keyStatus{ID: e.Key.ID(), State: string(e.State), AgeSeconds: int64(now.Sub(e.CreatedAt).Seconds())}
+		ks := keyStatus{ID: e.Key.ID(), State: string(e.State)}
+		if !e.CreatedAt.IsZero() {
+			ks.AgeSeconds = new(int64(now.Sub(e.CreatedAt).Seconds()))
+		}
 		if e.State == rotator.Previous {
 			ks.AcceptUntil = optional(e.AcceptUntil)
 		}
@@ -133,12 +136,7 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 
 // dueOf is when the next key is due by schedule, the target's own if that can be used.
 func dueOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule) time.Time {
-	if o := k.Overrides; o != nil && o.Schedule != "" {
-		if own, err := schedule.With(o.Schedule); err == nil {
-			schedule = own
-		}
-	}
-	return schedule.Due(t, k.RotatedAt)
+	return schedule.Of(k).Due(t, k.RotatedAt)
 }
 
 // phaseOf is where a target stands, in a word or two.
@@ -175,7 +173,9 @@ func printStatus(out io.Writer, all []targetStatus) error {
 		for _, k := range st.Keys {
 			switch k.State {
 			case string(rotator.Current):
-				current, age = k.ID, (time.Duration(k.AgeSeconds) * time.Second).String()
+				if current = k.ID; k.AgeSeconds != nil {
+					age = (time.Duration(*k.AgeSeconds) * time.Second).String()
+				}
 			case string(rotator.Pending):
 				others = append(others, k.ID+" pending")
 			default:

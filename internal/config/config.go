@@ -155,6 +155,8 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	if err == nil {
 		if err := schedule.RoomFor(c.Policy.Propagation); err != nil {
 			k.fail("TIWKEYD_SCHEDULE", "%q: %v (TIWKEYD_PROPAGATION)", r.Schedule, err)
+		} else if schedule.Keys(&c.Policy, nil) > rotator.MaxKeys {
+			k.fail("TIWKEYD_SCHEDULE", "%q replaces more than %d keys within TIWKEYD_GRACE (%s), and no store holds so many: rotate less often, or shorten the grace", r.Schedule, rotator.MaxKeys, r.Grace)
 		}
 	}
 	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)

@@ -78,6 +78,7 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_VAULT_PREFIX=a%2fb", "not a path in Vault"},
 		{"TIWKEYD_VAULT_MOUNT=a+b", "not a path in Vault"},
 		{"TIWKEYD_SCHEDULE=@every 6m", "comes every 6m0s"},
+		{"TIWKEYD_GRACE=12100h", `TIWKEYD_SCHEDULE: "0 3 * * *" replaces more than 500 keys within TIWKEYD_GRACE (12100h)`},
 		{"TIWKEYD_STORE=/var/lib/tiwkeyd", "neither vault nor file"},
 		{"TIWKEYD_STORE=http:///var/lib/tiwkeyd", "neither vault nor file"},
 		{"TIWKEYD_RATE=1e9", "outside"},
@@ -145,11 +146,25 @@ func TestAllErrorsAtOnce(t *testing.T) {
 	}
 }
 
+// TestTooManyKeys is told beside whatever else is wrong. What is needed to tell may be wrong itself.
+func TestTooManyKeys(t *testing.T) {
+	t.Parallel()
+	for _, r := range []struct {
+		propagation, grace string
+		refused            bool
+	}{{"0", "24h", true}, {"0", "10m", true}, {"1s", "10m", false}, {"1s", "soon", false}, {"later", "24h", true}, {"1s", "9m", false}} {
+		_, err := Load(good("TIWKEYD_SCHEDULE=@every 1s", "TIWKEYD_RATE=?", "TIWKEYD_PROPAGATION="+r.propagation, "TIWKEYD_GRACE="+r.grace))
+		if err == nil || !strings.Contains(err.Error(), "TIWKEYD_RATE") || strings.Contains(err.Error(), "more than 500 keys within TIWKEYD_GRACE") != r.refused {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
+
 func TestGoodInputs(t *testing.T) {
 	t.Parallel()
 	for _, set := range []string{"TIWKEYD_TENCENT_ENDPOINT=http://127.0.0.1:8080", "TIWKEYD_TENCENT_ENDPOINT=http://[::1]:8080", "TIWKEYD_TENCENT_ENDPOINT=http://localhost:1",
 		"TIWKEYD_TENCENT_ENDPOINT=tiw.intl.tencentcloudapi.com", "TIWKEYD_TENCENT_ENDPOINT=https://tiw.tencentcloudapi.com/", "TIWKEYD_SCHEDULE=@daily", "TIWKEYD_SCHEDULE=CRON_TZ=Asia/Shanghai 0 3 * * 1",
-		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
+		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_GRACE=11900h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
 		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example/otlp", "TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469",
 		"TIWKEYD_HTTP_TOKEN=", "TIWKEYD_HTTP_TOKEN=0123456789abcdef0123456+", "TIWKEYD_HTTP_TOKEN=" + strings.Repeat("x", 1000)} {

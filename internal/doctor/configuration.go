@@ -116,7 +116,17 @@ func (e *examination) schedule() {
 	next := slices.MinFunc(e.Config.Targets, func(a, b rotator.Target) int {
 		return e.Config.Schedule.Due(a, now).Compare(e.Config.Schedule.Due(b, now))
 	})
-	e.ok(Schedule, "", "%q comes next at %s", e.Config.Spec, e.Config.Schedule.Due(next, now).Format("2006-01-02 15:04:05 MST"))
+	f := Finding{Check: Schedule, Status: OK, What: fmt.Sprintf("%q comes next at %s", e.Config.Spec, e.Config.Schedule.Due(next, now).Format("2006-01-02 15:04:05 MST"))}
+	e.crowded(&f, nil)
+	e.report(f)
+}
+
+// crowded warns of settings that have many keys accepted at a time. k is nil for those of all targets.
+func (e *examination) crowded(f *Finding, k *rotator.Keyring) {
+	if n := e.Config.Schedule.Keys(&e.Config.Policy, k); n > rotator.ManyKeys {
+		f.Status, f.Mend = Warn, "rotate less often, or shorten the grace"
+		f.What += fmt.Sprintf("; with the grace that applies it has %d keys or more accepted at a time", n)
+	}
 }
 
 // agentLag is how late a Vault Agent's template follows a KV secret

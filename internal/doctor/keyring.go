@@ -76,7 +76,9 @@ func (e *examination) judgeKeyring(f *Finding, t rotator.Target, s rotator.Snaps
 	if !k.RotatedAt.IsZero() {
 		f.What += fmt.Sprintf(", last rotated %s", k.RotatedAt.UTC().Format(time.RFC3339))
 	}
-	if due := e.Config.Schedule.Due(t, k.RotatedAt); k.Rotation == nil && due.After(now) {
+	if due := e.Config.Schedule.Of(k).Due(t, k.RotatedAt); k.Overrides != nil && k.Overrides.Paused {
+		f.What += ", paused"
+	} else if k.Rotation == nil && due.After(now) {
 		f.What += fmt.Sprintf(", next %s", due.UTC().Format(time.RFC3339))
 	} else if k.Rotation == nil {
 		f.What += ", due now"
@@ -96,5 +98,7 @@ func (e *examination) judgeKeyring(f *Finding, t rotator.Target, s rotator.Snaps
 		last := k.Rotation.LastError
 		f.Status, f.Mend = Warn, "mend what the error says, then `tiwkeyd rotate`"
 		f.What += fmt.Sprintf("; the last attempt failed with %s: %s (RequestId %s)", last.Code, last.Message, last.RequestID)
+	case k.Overrides != nil && (k.Overrides.Schedule != "" || k.Overrides.Grace != 0): // else it is told of all targets
+		e.crowded(f, k)
 	}
 }

@@ -139,7 +139,7 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 		if s.Drift {
 			drifts++
 		}
-		if s.KeyID != "" {
+		if !s.KeyCreated.IsZero() {
 			oldest = max(oldest, now.Sub(s.KeyCreated))
 		}
 		if !s.At.IsZero() {
@@ -182,7 +182,7 @@ func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Stand
 	if !s.RotatedAt.IsZero() {
 		gauge(sinceDesc, now.Sub(s.RotatedAt).Seconds(), target)
 	}
-	if s.KeyID != "" {
+	if !s.KeyCreated.IsZero() {
 		gauge(ageDesc, now.Sub(s.KeyCreated).Seconds(), target)
 	}
 	if s.Adopted {
@@ -190,6 +190,8 @@ func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Stand
 	}
 	if s.PendingID != "" {
 		gauge(ownedDesc, flag(s.Ours), target)
+	}
+	if s.PendingID != "" && !s.LeaseUntil.IsZero() {
 		gauge(leaseDesc, s.LeaseUntil.Sub(now).Seconds(), target)
 	}
 }

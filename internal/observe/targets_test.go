@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tiwkeyd/rotator"
 )
 
@@ -264,5 +266,30 @@ func TestManyTargets(t *testing.T) {
 		if got := r.values(); own(got) < 7*maxSeries {
 			t.Errorf("%d series of targets", own(got))
 		}
+	})
+}
+
+// TestTargetWithoutTimes: a keyring need not say when a key was made, or until when a rotation is somebody's.
+func TestTargetWithoutTimes(t *testing.T) {
+	t.Parallel()
+	told := map[*prometheus.Desc]float64{}
+	s := rotator.Standing{Target: one, Read: true, Adopted: true, KeyID: "k", PendingID: "p", Rotation: "r", Reason: rotator.ByCommand}
+	ofTarget(func(d *prometheus.Desc, value float64, _ ...string) { told[d] = value }, &s, memory{}, phasePushing, time.Now())
+	for d, value := range told {
+		if value < 0 || value > 1 {
+			t.Errorf("%s is %v", d, value)
+		}
+	}
+	if _, ok := told[ownedDesc]; !ok {
+		t.Error("it is not told who carries the rotation out")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		key := rotator.NewKey("k", "value")
+		r.w.inForce[one] = key
+		r.w.rings[one] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: one, Keys: []rotator.Entry{{Key: key, State: rotator.Current}}, RotatedAt: time.Now()}}
+		defer r.run()()
+		time.Sleep(time.Minute)
+		r.expect("settled", map[string]string{of(one, "target_phase", "phase", "settled"): "1", of(one, "target_key_age_seconds"): "", "tiwkeyd_oldest_key_age_seconds": ""})
 	})
 }

@@ -1,6 +1,6 @@
 // Package file keeps keyrings in files: the store for one machine, and for the demo. Each
 // target has a file of its own, readable by the owner alone, which is replaced as a whole.
-// Check-and-set holds between processes, by a lock on a file beside it.
+// Check-and-set holds between processes, by locks on its directory and on a file beside it.
 package file
 
 import (
@@ -142,11 +142,11 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	if err := private(dir, true); err != nil {
 		return 0, err
 	}
-	unlock, err := s.lock(ctx, t)
+	lock, err := s.lock(ctx, t)
 	if err != nil {
 		return 0, err
 	}
-	defer unlock()
+	defer lock.unlock()
 	e, err := s.load(t)
 	if err != nil {
 		return 0, err
@@ -164,7 +164,7 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 	if err != nil {
 		return 0, fmt.Errorf("encode the file: %w", err)
 	}
-	if err := s.replace(s.path(t), append(content, '\n')); err != nil {
+	if err := s.replace(s.path(t), append(content, '\n'), lock); err != nil {
 		return 0, fmt.Errorf("replace %s, which stays as it was: %w", s.path(t), advise(err))
 	}
 	for _, d := range []string{dir, s.dir} {
@@ -178,20 +178,49 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 // Purge does nothing: a replaced file leaves no older version.
 func (s *Store) Purge(context.Context, rotator.Target, int64) error { return nil }
 
-// lock takes the target's lock, which ends with the process that holds it.
-func (s *Store) lock(ctx context.Context, t rotator.Target) (unlock func(), err error) {
-	path := strings.TrimSuffix(s.path(t), ".json") + ".lock"
-	l := flock.New(path, flock.SetPermissions(0o600))
-	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, advise(err))
+// held are locks that end with the process that holds them.
+type held []*flock.Flock
+
+// lock takes the target's locks. The one on the directory excludes every process: nobody deletes
+// that without the keyring. The one on the file is what older programs take, and they take no other.
+func (s *Store) lock(ctx context.Context, t rotator.Target) (held, error) {
+	path := s.path(t)
+	h := held{flock.New(strings.TrimSuffix(path, ".json")+".lock", flock.SetPermissions(0o600)),
+		flock.New(filepath.Dir(path), flock.SetFlag(os.O_RDONLY|syscall.O_DIRECTORY))}
+	for _, l := range h {
+		if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
+			h.unlock()
+			return nil, fmt.Errorf("lock %s: %w", l.Path(), advise(err))
+		}
 	}
-	return func() { _ = l.Unlock() }, nil
+	return h, nil
+}
+
+func (h held) unlock() {
+	for _, l := range h {
+		_ = l.Unlock()
+	}
+}
+
+// still reports whether the locks are of what has their names now. If somebody deleted one of them,
+// another process may hold the one that was made in its place.
+func (h held) still() error {
+	for _, l := range h {
+		locked, err := l.Stat()
+		if err != nil {
+			return err
+		}
+		if named, err := os.Lstat(l.Path()); err != nil || !os.SameFile(locked, named) {
+			return fmt.Errorf("%w (%s, which is the lock, was deleted meanwhile)", rotator.ErrConflict, l.Path())
+		}
+	}
+	return nil
 }
 
 // replace puts content in place of the file, or leaves the file as it is: the new file is on
 // disk before it takes the old one's name. The name itself is not on disk yet. The temporary
-// file has one name, so that a crash leaves at most one behind; the lock is held.
-func (s *Store) replace(path string, content []byte) (err error) {
+// file has one name, so that a crash leaves at most one behind; the locks are held.
+func (s *Store) replace(path string, content []byte, lock held) (err error) {
 	tmp := path + ".tmp"
 	_ = os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
@@ -209,6 +238,9 @@ func (s *Store) replace(path string, content []byte) (err error) {
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
+	}
+	if err == nil {
+		err = lock.still()
 	}
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,7 +108,38 @@ func increment() int {
 
 func TestProcessesTakeTurns(t *testing.T) {
 	t.Parallel()
+	takeTurns(t, filepath.Join(t.TempDir(), "keys"))
+}
+
+// TestProcessesBesideACleaner deletes the lock's file again and again under processes that write.
+func TestProcessesBesideACleaner(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "keys")
+	var cleaner sync.WaitGroup
+	done := make(chan struct{})
+	cleaner.Go(func() {
+		for deleted := 0; deleted < increments; {
+			select {
+			case <-done:
+				if deleted == 0 {
+					t.Error("the file was never deleted")
+				}
+				return
+			default:
+				if os.Remove(filepath.Join(dir, "77", "whiteboard-push.lock")) == nil {
+					deleted++
+				}
+			}
+		}
+	})
+	takeTurns(t, dir)
+	close(done)
+	cleaner.Wait()
+}
+
+// takeTurns has three processes write in one directory: each version is won once.
+func takeTurns(t *testing.T, dir string) {
+	t.Helper()
 	var outs []*strings.Builder
 	var cs []*exec.Cmd
 	for range 3 {
