@@ -89,23 +89,22 @@ func (e *Engine) dueAt(t Target, k *Keyring, at time.Time) time.Time {
 	switch {
 	case k.paused():
 		return time.Time{}
-	case k == nil || k.Overrides == nil || (k.Overrides.Schedule == "" && k.Overrides.Grace == 0) || e.reschedule == nil:
+	case k == nil || k.Overrides == nil || k.Overrides.Schedule == "" || e.reschedule == nil:
 		return e.due(t, at)
 	}
 	spec := k.Overrides.Schedule
-	both := spec + " " + k.Overrides.Grace.String()
 	e.mu.Lock()
-	due, known := e.schedules[both]
+	due, known := e.schedules[spec]
 	e.mu.Unlock()
 	if !known {
 		s, err := e.reschedule(spec)
 		if due = e.due; err != nil {
 			e.log.Warn("the schedule that overrides TIWKEYD_SCHEDULE cannot be used; TIWKEYD_SCHEDULE applies", "target", t.String(), "error", err.Error())
-		} else if due = s.Due; s.Keys(&e.policy, k) > ManyKeys {
-			e.log.Warn("the settings of a target have very many keys accepted at a time; tiwkeyd set gives it others", "target", t.String(), "keys", s.Keys(&e.policy, k))
+		} else {
+			due = s.Due
 		}
 		e.mu.Lock()
-		e.schedules[both] = due
+		e.schedules[spec] = due
 		e.mu.Unlock()
 	}
 	return due(t, at)

@@ -193,9 +193,8 @@ func TestOverridesApply(t *testing.T) {
 		{Overrides{Schedule: "0 */6 * * *"}, 5, false, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Schedule: "whenever"}, 8, true, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Grace: 5 * time.Hour, Propagation: 20 * time.Minute}, 7, false, 5 * time.Hour, 20 * time.Minute},
-		// More keys than anybody means are served, and warned of.
-		{Overrides{Grace: 300 * time.Hour}, 8, true, 300 * time.Hour, tablePolicy.Propagation},
-		{Overrides{Schedule: "@every 3h", Grace: 3000 * time.Hour}, 8, true, 3000 * time.Hour, tablePolicy.Propagation},
+		// More keys than anybody means are served.
+		{Overrides{Schedule: "@every 3h", Grace: 3000 * time.Hour}, 8, false, 3000 * time.Hour, tablePolicy.Propagation},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, target, log := overridden(t, r.o)
