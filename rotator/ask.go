@@ -30,19 +30,6 @@ func (e *Engine) asked(tr *track) Reason {
 	return tr.ask
 }
 
-// Asked lists what is asked for and was not begun, for the engine that comes after this one.
-func (e *Engine) Asked() map[Target]Reason {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	left := map[Target]Reason{}
-	for t, tr := range e.tracks {
-		if tr.ask != "" {
-			left[t] = tr.ask
-		}
-	}
-	return left
-}
-
 // unheard reports whether Ask came too late for the last visit, and what is asked for.
 func (e *Engine) unheard(tr *track) (Reason, bool) {
 	e.mu.Lock()

@@ -80,11 +80,16 @@ func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- *track, bac
 	}
 }
 
-// welcome takes in what is served since.
+// welcome takes in what is served since. After Reconfigure the target goes first that was left alone for
+// longest: in a flood of reloads the others would be visited again and again, and some never.
 func (e *Engine) welcome(q *queue) {
 	now := e.clock.Now()
 	for _, tr := range e.arrivals() {
-		heap.Push(q, visit{tr, now})
+		at := now
+		if last := tr.answered.wall; !last.IsZero() {
+			at = earlier(now, last)
+		}
+		heap.Push(q, visit{tr, at})
 	}
 }
 

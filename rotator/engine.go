@@ -78,15 +78,52 @@ type Options struct {
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
-	e := &Engine{store: o.Store, api: o.API, clock: o.Clock, random: o.Random, policy: o.Policy, due: o.Due,
-		reschedule: o.Reschedule, schedules: map[string]func(Target, time.Time) time.Time{}, lookRate: o.LookRate, stageRate: o.StageRate, log: o.Log, gone: o.Gone, events: o.Events, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
-		peers: map[string]peer{}, replicas: 1, share: o.Share, progress: progress{visits: map[*track]time.Duration{}}}
+	e := &Engine{clock: o.Clock, random: o.Random, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
 	}
 	if e.random == nil {
 		e.random = rand.Reader
 	}
+	if o.Policy.Owner == "" {
+		id, err := NewID(e.random)
+		if err != nil {
+			return nil, fmt.Errorf("name this replica: %w", err)
+		}
+		o.Policy.Owner = id
+	}
+	e.configure(o, false)
+	return e, nil
+}
+
+// Reconfigure gives the engine other parts, while Run does not run: all but Clock, Random and the
+// Owner's name, which stay. What was asked for stays, too, and goes first. Of the targets, those are to
+// be dropped that are not served again. same says that store and Tencent are where they were. Then what
+// was seen there stays, or receivers would be given their time anew at each reload; only the pauses after
+// failures end, as what was wrong may have been mended. Else all that was seen is void.
+func (e *Engine) Reconfigure(o Options, same bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	o.Policy.Owner = e.policy.Owner
+	e.configure(o, same)
+	for t, tr := range e.tracks {
+		if !same {
+			tr = &track{target: t, rank: tr.rank, ask: tr.ask}
+			e.tracks[t] = tr
+		}
+		if tr.ask != "" {
+			tr.asks = tr.heard + 1
+		}
+		tr.lookFails, tr.pushFails, tr.obs.NextLook, tr.obs.NextPush = 0, 0, time.Time{}, time.Time{}
+	}
+	e.share(e.replicas, e.place)
+}
+
+// configure takes o's parts but Clock and Random.
+func (e *Engine) configure(o Options, same bool) {
+	e.store, e.api, e.policy, e.due, e.reschedule, e.gone = o.Store, o.API, o.Policy, o.Due, o.Reschedule, o.Gone
+	e.lookRate, e.stageRate, e.share, e.log, e.events = o.LookRate, o.StageRate, o.Share, o.Log, o.Events
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,14 +133,11 @@ func New(o Options) (*Engine, error) {
 	if e.share == nil {
 		e.share = func(int, int) {}
 	}
-	if e.policy.Owner == "" {
-		id, err := NewID(e.random)
-		if err != nil {
-			return nil, fmt.Errorf("name this replica: %w", err)
-		}
-		e.policy.Owner = id
+	e.schedules, e.stretched = map[string]func(Target, time.Time) time.Time{}, nil
+	if !same {
+		e.silences, e.pace, e.turns = silences{}, pace{}, turns{}
+		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0
 	}
-	return e, nil
 }
 
 // track is what the engine remembers of a target between visits. All of it can be lost:
@@ -169,8 +203,8 @@ func (e *Engine) trackLocked(t Target) *track {
 const maxSteps = 40
 
 // Visit does for t whatever can be done now, step by step, and returns when to come again.
-// It returns early, between steps, when ctx ends. At most one Visit of a target may run at
-// a time.
+// It returns early when ctx ends, after the step that comes next: who stops engines all the time must
+// not keep them from every step. At most one Visit of a target may run at a time.
 func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	tr := e.track(t)
 	if ctx.Err() != nil {
@@ -191,8 +225,8 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 		return e.storeFailed(tr, StepObserve, err)
 	}
 	e.purge(ctx, tr)
-	for range maxSteps {
-		if stopped.Err() != nil {
+	for n := range maxSteps {
+		if n > 0 && stopped.Err() != nil {
 			return e.clock.Now()
 		}
 		if tr.snap.Keyring == nil && e.removed(tr) {

@@ -65,4 +65,8 @@ func (e *Engine) Stalled() (Target, time.Duration) {
 
 // StallLimit is longer than a visit takes from one step to the next when all the calls in it
 // run into their deadlines: what takes longer is stuck.
-func (e *Engine) StallLimit() time.Duration { return e.policy.Timing.PushDeadline + 5*callLimit }
+func (e *Engine) StallLimit() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.policy.Timing.PushDeadline + 5*callLimit
+}

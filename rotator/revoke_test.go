@@ -26,7 +26,7 @@ func TestRevokeHastens(t *testing.T) {
 	})
 }
 
-func TestAskedForTheNextEngine(t *testing.T) {
+func TestRevocationStaysAskedFor(t *testing.T) {
 	t.Parallel()
 	e, _ := engineOn(t, newMemory(), "me", nil, nil)
 	ts := targets(3)

@@ -86,7 +86,7 @@ func (e *Engine) arrivals() []*track {
 	return arrived
 }
 
-// leave ends the service of all targets; what is known of them stays, for Asked and Targets.
+// leave ends the service of all targets; what is known of them stays, for Reconfigure and Targets.
 func (e *Engine) leave() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

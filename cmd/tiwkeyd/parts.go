@@ -33,6 +33,9 @@ type parts struct {
 	// tokenExpiry is when the store's token ends; nil: it has none.
 	tokenExpiry func() (time.Time, bool)
 	closers     []func()
+
+	before *rotator.Engine // that goes on with these parts after a reload; nil: there was none
+	same   bool            // it finds store and Tencent where they were
 }
 
 // load reads the configuration, and warns of variables that mean nothing.
@@ -120,19 +123,30 @@ func (ps *parts) close() {
 // calls. The rest is for rotations, and for other replicas' looks.
 const lookShare = 4
 
-// engine makes the engine. An ownerless one leaves what it begins to others at once.
+// engine makes the engine, or gives the one from before a reload these parts. An ownerless one leaves
+// what it begins to others at once.
 func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 	policy := ps.policy
 	if ownerless {
 		policy.Owner, policy.Timing.Lease = "nobody", 0
 	}
-	return rotator.New(rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Gone: ps.gone, Reschedule: ps.schedule.With, Log: ps.log,
+	o := rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Gone: ps.gone, Reschedule: ps.schedule.With, Log: ps.log,
 		LookRate: ps.config.Rate / lookShare, StageRate: ps.config.Rate, Share: ps.tencent.Share,
 		Events: func(ev rotator.Event) {
 			for _, f := range ps.events {
 				f(ev)
 			}
-		}})
+		}}
+	if ps.before != nil {
+		ps.before.Reconfigure(o, ps.same)
+		return ps.before, nil
+	}
+	return rotator.New(o)
+}
+
+// places are the store and the Tencent that the engine deals with.
+func (ps *parts) places() [5]string {
+	return [...]string{ps.store.String(), ps.config.VaultMount, ps.config.VaultPrefix, ps.config.Endpoint, ps.config.Region}
 }
 
 // withParts runs a one-shot command.

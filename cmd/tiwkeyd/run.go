@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,18 +56,21 @@ func (p *program) run(ctx context.Context) error {
 	}
 	defer w.close()
 	w.group.Go(w.modest)
-	var asked map[rotator.Target]rotator.Reason
 	for err == nil && ps != nil {
-		ps, asked, err = p.serve(ctx, ps, w, asked, hangups, demands)
+		ps, err = p.serve(ctx, ps, w, hangups, demands)
 	}
 	return err
 }
 
 var errStuck = errors.New("it was stopped before the step in hand had ended")
 
+// reloadPause is for how long the engine runs at least until the next reload: in a flood of them it
+// would do nothing else.
+const reloadPause = 200 * time.Millisecond
+
 // serve runs the engine until ctx ends, or until a reload gives the parts of another
-// configuration. What was asked for and not begun goes on to the next engine.
-func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rotator.Target]rotator.Reason, hangups, demands <-chan os.Signal) (next *parts, left map[rotator.Target]rotator.Reason, err error) {
+// configuration, with which the same engine goes on.
+func (p *program) serve(ctx context.Context, ps *parts, w *watch, hangups, demands <-chan os.Signal) (next *parts, err error) {
 	defer ps.close()
 	w.over(ps)
 	changed := make(chan struct{}, 1)
@@ -80,21 +82,21 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 	}
 	engine, err := ps.engine(false)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	engine.Serve(ps.config.Targets...)
-	for t, reason := range asked {
-		if ps.config.Discover || slices.Contains(ps.config.Targets, t) { // else it went with a reload
-			engine.Ask(reason, t)
-		}
-	}
-	s := &serving{ps: ps, engine: engine, w: w}
-	if s.refresh(); ps.config.Discover && w.found != nil {
+	s := &serving{ps: ps, engine: engine, w: w, found: leaving(engine.Targets(), ps.config.Targets)}
+	unlisted := ps.config.Discover && w.found == nil // nothing is known of what the store has
+	switch {
+	case !ps.config.Discover:
+		engine.Drop(s.found...) // they went with a reload
+	case !unlisted:
 		s.update(w.found)
 	}
-	unlisted := ps.config.Discover && w.found == nil // nothing is known of what the store has
-	var owed bool
-	p.announce(ctx, ps, w.server.Addr())
+	s.refresh()
+	if ps.before == nil {
+		p.announce(ctx, ps, w.server.Addr())
+	}
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -103,6 +105,9 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 		defer close(done)
 		engine.Run(running, ps.config.Targets)
 	}()
+	if ps.before != nil { // not before it runs: a slow store would keep it from its reads
+		p.announce(ctx, ps, w.server.Addr())
+	}
 	found := make(chan []rotator.Target)
 	if ps.config.Discover {
 		listing, end := context.WithCancel(ctx)
@@ -112,26 +117,29 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 		defer func() { end(); group.Wait() }()
 	}
 	w.systemd.Ready()
+	pause := time.NewTimer(reloadPause)
+	defer pause.Stop()
+	var heed <-chan os.Signal // hangups, once the engine has run for a while
 	for {
 		select {
 		case <-ctx.Done():
 			ps.log.Info("stopping: the step in hand is finished first")
 			w.stopping()
 			if !finished(ctx, done, ps.log) {
-				return nil, nil, errStuck
+				return nil, errStuck
 			}
 			ps.log.Info("stopped")
-			return nil, nil, nil
+			return nil, nil
 		case <-demands:
 			ps.log.Info("rotating all targets now, as SIGUSR1 asked for")
 			engine.Ask(rotator.BySignal, engine.Served()...)
-			owed = unlisted
+			w.owed = unlisted
 		case all := <-found:
 			s.update(all)
 			w.monitor.Listed(nil) // not before its targets are served: it is ready then
-			if unlisted = false; owed {
+			if unlisted = false; w.owed {
 				engine.Ask(rotator.BySignal, all...)
-				owed = false
+				w.owed = false
 			}
 		case <-changed:
 			s.refresh()
@@ -139,7 +147,9 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 			if w.has(t) { // it may have gone with a reload
 				engine.Ask(rotator.ByCommand, t)
 			}
-		case <-hangups:
+		case <-pause.C:
+			heed = hangups
+		case <-heed:
 			w.systemd.Reloading()
 			next, err := p.reload(ps.log, w)
 			w.reloaded(err)
@@ -147,9 +157,10 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, asked map[rota
 				stop()
 				if !finished(ctx, done, ps.log) {
 					next.close()
-					return nil, nil, errStuck
+					return nil, errStuck
 				}
-				return next, engine.Asked(), nil
+				next.before, next.same = engine, next.places() == ps.places()
+				return next, nil
 			}
 		}
 	}

@@ -28,6 +28,7 @@ type watch struct {
 	config  atomic.Pointer[config.Config]               // nil: nothing yet
 	targets atomic.Pointer[map[rotator.Target]struct{}] // that are served now
 	found   []rotator.Target                            // by TIWKEYD_DISCOVER, for the engine after a reload; of the run loop only
+	owed    bool                                        // SIGUSR1 came before the store was first listed; of the run loop, too
 	asks    chan rotator.Target                         // for which the status page wants a new key
 
 	ctx   context.Context // ends after the last step
@@ -78,8 +79,8 @@ const maxAsks = 100
 
 var errBusy = errors.New("too much was asked for at once; try again in a few seconds")
 
-// ask takes a demand of the status page. It waits through a reload: the engine that comes
-// after it is the one that hears it.
+// ask takes a demand of the status page. It waits through a reload, after which the engine
+// hears it.
 func (w *watch) ask(t rotator.Target) error {
 	if !w.has(t) {
 		return page.ErrNotServed

@@ -15,7 +15,7 @@ import (
 	"tiwkeyd/tencent"
 )
 
-// Monitor outlives the engines, of which every reload makes another.
+// Monitor goes on through reloads, which give the engine other parts.
 type Monitor struct {
 	Registry *prometheus.Registry
 	counts   *counts
@@ -43,7 +43,7 @@ type Served struct {
 	StallLimit  time.Duration                   // 0: Engine.StallLimit()
 }
 
-// memory is what is remembered of a target from one engine to the next.
+// memory is what is remembered of a target through reloads.
 type memory struct {
 	since     time.Time // when this process began to look after it
 	lastError time.Time // zero: there was none

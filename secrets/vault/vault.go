@@ -110,8 +110,11 @@ func CheckAddress(address string) error {
 	return nil
 }
 
-// Close ends the renewal of the token. It does not revoke it.
-func (s *Store) Close() { s.session.close() }
+// Close ends the renewal of the token, which it does not revoke, and closes what connections are idle.
+func (s *Store) Close() {
+	s.session.close()
+	s.client.CloneConfig().HttpClient.CloseIdleConnections()
+}
 
 // String names the store.
 func (s *Store) String() string {
