@@ -113,6 +113,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 			tr.pushFails = 0
 		}
 		e.warnOfDrift(tr)
+		e.contend(tr)
 		return e.confirm(ctx, tr)
 	}
 	api := asAPIError(err)
@@ -227,6 +228,7 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 	case api == nil && tr.obs.Sight == Seen:
 		return nil
 	case api == nil: // until it is seen in force, it may have been in vain
+		tr.contest.put = true
 		tr.pushFails++
 		tr.obs.NextPush = e.now(tr).Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
 		return nil
