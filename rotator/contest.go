@@ -32,7 +32,9 @@ func (e *Engine) contend(tr *track) {
 		return
 	}
 	c.put, c.last, c.times, c.since = false, now.steady, c.times+1, sooner(c.since, now.wall)
-	c.rest = now.steady + e.delay(c.times, t.RetryMin, t.RetryMax)
+	if c.on() {
+		c.rest = now.steady + e.delay(c.times, t.RetryMin, t.RetryMax)
+	}
 	if c.times == contestTimes {
 		e.log.Warn("the target is contested: two daemons undo each other, or somebody sets keys again and again; its key is put back less and less often; find who else sets keys for this application, and stop them or have both daemons use one store", "target", tr.target.String(), "times", c.times, "since", c.since)
 	}

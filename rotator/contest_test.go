@@ -68,7 +68,7 @@ func TestContested(t *testing.T) {
 		}
 		for i := 1; i < len(backs); i++ {
 			pause, least := backs[i].Sub(backs[i-1]), time.Duration(0)
-			if i > 1 {
+			if i >= contestTimes {
 				least = min(tablePolicy.Timing.RetryMin<<(i-1), tablePolicy.Timing.RetryMax)
 			}
 			if pause < least-10*time.Second || pause > least+least/4+time.Minute { // it looks every ten seconds
@@ -136,6 +136,9 @@ func TestNotContested(t *testing.T) {
 			}
 			if contestedNow(t, e) || strings.Contains(log.String(), "contested") {
 				t.Errorf("%s: it is told to be contested", name)
+			}
+			if e.track(target).contest.rest != 0 {
+				t.Errorf("%s: our key is not put back at once", name)
 			}
 			if sets := m.setCalls(target); c.drift == Reassert && sets < c.keys || c.drift != Reassert && sets > 0 {
 				t.Errorf("%s: %d keys were set", name, sets)
