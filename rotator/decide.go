@@ -49,6 +49,10 @@ type Observation struct {
 	NextPush time.Time // nothing is set before
 	Refused  Key       // the key that Tencent refused for good, if any
 
+	// NextPutBack is until when the current key is not put back, because somebody undoes that. It holds
+	// no other key up.
+	NextPutBack time.Time
+
 	// Since is when this replica began to find the pending key in the store at every look.
 	// Receivers are given Propagation from then: neither a write that took effect late nor
 	// a spell in which the store could not be read counts for them.
@@ -133,6 +137,8 @@ func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy
 		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted", Watch: true}, true
 	case now.Before(o.NextPush):
 		return Action{Step: StepWait, Until: o.NextPush, Why: "the current key could not be put back yet"}, true
+	case now.Before(o.NextPutBack): // a pending key goes on
+		return Action{Step: StepWait, Until: o.NextPutBack, Why: "somebody else sets another key whenever the current one is put back"}, s.Keyring.Pending() == nil
 	case ours:
 		return Action{Step: StepReassert, Why: "a late request brought an older key back"}, true
 	}

@@ -103,6 +103,11 @@ func TestDecide(t *testing.T) {
 		{"foreign key, to be adopted, and a key is revoked", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.w.Asked = keyF, AdoptKey, ByRevoke }), StepStage, time.Time{}},
 		{"foreign key that could not be put right, and a key is revoked", set(settled(), func(c *situation) { c.o.Key, c.o.NextPush, c.w.Asked = keyF, minute(5), ByRevoke }), StepStage, time.Time{}},
 		{"foreign key, after a failure", set(settled(), func(c *situation) { c.o.Key, c.o.NextPush = keyF, minute(1) }), StepWait, minute(1)},
+		{"foreign key, contested", set(settled(), func(c *situation) { c.o.Key, c.o.NextPutBack = keyF, minute(5) }), StepWait, minute(5)},
+		{"foreign key, contested, time to put ours back", set(settled(), func(c *situation) { c.o.Key, c.o.NextPutBack = keyF, minute(0) }), StepReassert, time.Time{}},
+		{"foreign key, contested, asked for a new one", set(settled(), func(c *situation) { c.o.Key, c.o.NextPutBack, c.w.Asked = keyF, minute(5), ByCommand }), StepStage, time.Time{}},
+		{"foreign key, contested, and a key is revoked", set(settled(), func(c *situation) { c.o.Key, c.o.NextPutBack, c.w.Asked = keyF, minute(5), ByRevoke }), StepStage, time.Time{}},
+		{"foreign key, adopt, contested", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.o.NextPutBack = keyF, AdoptKey, minute(5) }), StepAdopt, time.Time{}},
 		{"foreign key, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AdoptKey }), StepAdopt, time.Time{}},
 		{"foreign key, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
 		{"foreign key, alarm, due", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.w.Due = keyF, AlarmOnly, minute(0) }), StepStage, time.Time{}},
@@ -145,6 +150,7 @@ func TestDecide(t *testing.T) {
 		{"retire: barred", set(previous(), func(c *situation) { c.o.Sight, c.o.NextLook = Barred, minute(1) }), StepWait, minute(1)},
 		{"retire: forbidden to look, set it instead", set(previous(), func(c *situation) { c.o.Sight = Forbidden }), StepReassert, time.Time{}},
 		{"retire: forbidden, looked too early", set(previous(), func(c *situation) { c.o.Sight, c.o.At = Forbidden, minute(-2) }), StepObserve, minute(100)},
+		{"retire: forbidden, contested", set(previous(), func(c *situation) { c.o.Sight, c.o.NextPutBack = Forbidden, minute(1) }), StepReassert, time.Time{}},
 		{"retire: forbidden, after a failure", set(previous(), func(c *situation) { c.o.Sight, c.o.NextPush = Forbidden, minute(1) }), StepWait, minute(1)},
 		{"retire: replaced a moment ago by the store's clock", set(previous(), func(c *situation) { c.s.Written = minute(-3) }), StepWait, minute(7)},
 		{"retire: but seen replaced long ago", set(previous(), func(c *situation) { c.s.Written, c.o.Previous = minute(-3), map[string]time.Time{"V": minute(-10)} }), StepRetire, time.Time{}},
@@ -166,6 +172,13 @@ func TestDecide(t *testing.T) {
 		{"pending, to be retried", set(pending(), func(c *situation) { c.s.Keyring.Rotation.RetryAt = minute(2) }), StepWait, minute(2)},
 		{"pending, to be retried, by memory", set(pending(), func(c *situation) { c.o.NextPush = minute(2) }), StepWait, minute(2)},
 		{"pending, foreign key in force", set(pending(), func(c *situation) { c.o.Key = keyF }), StepPush, time.Time{}},
+		{"pending, contested", set(pending(), func(c *situation) { c.o.Key, c.o.NextPutBack = keyF, minute(5) }), StepPush, time.Time{}},
+		{"pending not ready, contested", set(pending(), func(c *situation) {
+			c.o.Key, c.o.NextPutBack, c.s.Keyring.Keys[1].PushAfter = keyF, minute(5), minute(3)
+		}), StepWait, minute(3)},
+		{"revoked by a clock ahead, contested", set(pending(), func(c *situation) {
+			c.o.Key, c.o.NextPutBack, c.s.Keyring.Keys[1].PushAfter, c.s.Keyring.Rotation.Reason = keyF, minute(5), minute(1), ByRevoke
+		}), StepWait, minute(1)},
 		{"pending not ready, foreign key in force", set(pending(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[1].PushAfter = keyF, minute(3) }), StepReassert, time.Time{}},
 		{"pending not ready, a key to retire", set(pending(), func(c *situation) {
 			c.s.Keyring.Keys[1].PushAfter = minute(3)

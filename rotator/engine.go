@@ -176,6 +176,7 @@ type track struct {
 	surely       moment  // when the request for it was begun
 	lastErr      error   // why the last visit got stuck, nil if it did not
 	failure      Failure // the last refusal of a push
+	contest      contest
 
 	storeFails, lookFails, pushFails int
 	purge                            int64 // versions below are still to be destroyed
@@ -249,6 +250,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 // open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
 	tr.lastErr = nil
+	e.appease(tr)
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
 	}

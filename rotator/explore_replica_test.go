@@ -13,7 +13,7 @@ var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, 
 func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	tr := &r.tr
 	p.int(int(r.stage)<<4 | slices.Index(steps, r.action.Step))
-	p.flag(!r.paused.IsZero(), r.paused.Equal(w.now))
+	p.flag(!r.paused.IsZero(), r.paused.Equal(w.now), tr.contest.put)
 	opening := r.stage == idle || (r.stage != between && r.action.Step == "")
 	if r.stage == idle {
 		p.put(plain, max(0, seconds(r.next.Sub(w.now))))
@@ -41,6 +41,10 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	c.time(p, o.At)
 	c.until(p, o.NextLook)
 	c.until(p, o.NextPush)
+	c.until(p, o.NextPutBack)
+	if p.int(tr.contest.times); tr.contest.times > 0 {
+		c.age(p, tr.contest.last, contestSpan)
+	}
 	p.key(c.refused(w, r))
 	now := w.newest()
 	c.previous(p, now.ring, o)

@@ -37,7 +37,7 @@ func anySituation(t *rapid.T) *situation {
 	if rapid.IntRange(0, 9).Draw(t, "absent") == 0 {
 		c.s = Snapshot{}
 	}
-	c.o = Observation{Sight: Sight(rapid.IntRange(0, int(Forbidden)).Draw(t, "sight")), At: earlier(when("at"), t0), NextLook: when("next look"), NextPush: when("next push"), Since: when("since"), CurrentSince: when("current since"),
+	c.o = Observation{Sight: Sight(rapid.IntRange(0, int(Forbidden)).Draw(t, "sight")), At: earlier(when("at"), t0), NextLook: when("next look"), NextPush: when("next push"), NextPutBack: when("next put back"), Since: when("since"), CurrentSince: when("current since"),
 		Refused: rapid.SampledFrom(keys).Draw(t, "refused"), Previous: map[string]time.Time{"V": when("previous")}}
 	if c.o.Sight == Seen {
 		c.o.Key = rapid.SampledFrom(keys).Draw(t, "in force")

@@ -19,6 +19,7 @@ type Standing struct {
 
 	PendingID string    // of the pending key; "" if there is none
 	ReadyAt   time.Time // when every receiver accepts the pending key
+	PushAfter time.Time // the same as the keyring tells it, which does not move on when receivers begin anew
 
 	// The rotation in hand, or the last one if it failed.
 	Rotation   string
@@ -30,7 +31,8 @@ type Standing struct {
 	History    []Past   // the rotations that ended of late, the newest last; not to be changed
 	Previous   int      // how many keys are accepted beside the current and the pending one
 
-	Drift bool // when Tencent last told, a key was in force that is neither current nor pending
+	Drift     bool // when Tencent last told, a key was in force that is neither current nor pending
+	Contested bool // somebody else sets another key whenever the current one is put back
 }
 
 // Standings tells of every target, in no order. It holds no lock that a visit waits for
@@ -56,7 +58,7 @@ func (e *Engine) Standings() []Standing {
 // publish makes known how the target stands. Only its visit calls it.
 func (e *Engine) publish(tr *track) {
 	now := e.clock.Now()
-	s := &Standing{Target: tr.target, At: now, Read: !tr.latest.IsZero()}
+	s := &Standing{Target: tr.target, At: now, Read: !tr.latest.IsZero(), Contested: tr.contest.on()}
 	if last := tr.standing; last != nil {
 		s.Drift = last.Drift // until Tencent tells otherwise
 	}
@@ -82,7 +84,7 @@ func (e *Engine) publish(tr *track) {
 		s.LastError = r.LastError
 	}
 	if pend != nil {
-		s.PendingID, s.ReadyAt = pend.Key.ID(), readyAt(k, pend, tr.obs, now, e.policy.of(k))
+		s.PendingID, s.PushAfter, s.ReadyAt = pend.Key.ID(), pend.PushAfter, readyAt(k, pend, tr.obs, now, e.policy.of(k))
 	}
 	if tr.obs.Sight == Seen {
 		s.Drift = !tr.obs.Key.Equal(k.CallbackKey()) && (pend == nil || !tr.obs.Key.Equal(pend.Key))

@@ -116,6 +116,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 			tr.pushFails = 0
 		}
 		e.warnOfDrift(tr)
+		e.contend(tr)
 		return e.confirm(ctx, tr)
 	}
 	api := asAPIError(err)
@@ -226,6 +227,7 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 
 // reassert sets the current key again.
 func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
+	drifted := tr.obs.Sight == Seen && !tr.obs.Key.Equal(key)
 	api, err := e.set(ctx, tr, key)
 	t := &e.policy.Timing
 	switch {
@@ -234,6 +236,7 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 	case api == nil && tr.obs.Sight == Seen:
 		return nil
 	case api == nil: // until it is seen in force, it may have been in vain
+		tr.contest.put = drifted
 		tr.pushFails++
 		tr.obs.NextPush = e.now(tr).Add(e.delay(tr.pushFails, t.RetryMin, t.RetryMax))
 		return nil

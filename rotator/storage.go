@@ -91,6 +91,7 @@ func (tr *track) date(now moment) {
 	}
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
+	tr.obs.NextPutBack = now.wall.Add(tr.contest.rest - now.steady)
 	tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
 	for id, r := range tr.previousSeen {
 		tr.obs.Previous[id] = now.wall.Add(r.since - now.steady)

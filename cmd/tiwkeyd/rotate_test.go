@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tiwkeyd/internal/observe"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -181,6 +182,38 @@ func TestStatusTable(t *testing.T) {
 	for _, k := range []*rotator.Keyring{nil, {AcceptUnsigned: true}} {
 		if phaseOf(k, time.Now()) == "settled" {
 			t.Errorf("%v is settled", k)
+		}
+	}
+}
+
+// TestStatusLate: a pending key that is not in force five minutes after it was to be set.
+func TestStatusLate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	at := func(ago time.Duration) *rotator.Keyring {
+		staged := time.Now().Add(-ago - propagation).UTC().Truncate(time.Second)
+		return &rotator.Keyring{Target: testTarget, Rotation: &rotator.Rotation{ID: "r", Reason: rotator.BySchedule, StartedAt: staged}, Keys: []rotator.Entry{
+			{Key: rotator.NewKey("old", oldKey), State: rotator.Current, CreatedAt: staged, ActivatedAt: staged},
+			{Key: rotator.NewKey("new", oldKey+"-next"), State: rotator.Pending, CreatedAt: staged, PushAfter: staged.Add(propagation)}}}
+	}
+	r.secret(oldKey + "-next")
+	for _, c := range []struct {
+		ago  time.Duration
+		late bool
+	}{{-time.Minute, false}, {observe.LateAfter - time.Minute, false}, {observe.LateAfter + time.Minute, true}} {
+		k := at(c.ago)
+		s, err := r.store.Read(t.Context(), testTarget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.store.Write(t.Context(), testTarget, k, s.Version); err != nil {
+			t.Fatal(err)
+		}
+		out, _ := r.run([]string{"status"})
+		want := "late: setting the key, since " + k.Pending().PushAfter.Format(time.RFC3339)
+		st := r.statusJSON()
+		if strings.Contains(out, want) != c.late || strings.Contains(out, "late:") != c.late || (st.LateSince != nil) != c.late || c.late && !st.LateSince.Equal(k.Pending().PushAfter) {
+			t.Errorf("%s after it was to be set: %+v\n%s", c.ago, st, out)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tiwkeyd/internal/observe"
 	"tiwkeyd/rotator"
 )
 
@@ -22,6 +23,7 @@ type targetStatus struct {
 	Keys       []keyStatus `json:"keys"`
 	Reason     string      `json:"reason,omitempty"`
 	Attempts   int         `json:"attempts,omitempty"`
+	LateSince  *time.Time  `json:"late_since,omitempty"` // when the pending key was to be set, if it should be in force by now
 	Paused     bool        `json:"paused,omitempty"`
 	Overrides  []string    `json:"overrides,omitempty"` // NAME=VALUE, as tiwkeyd set takes them
 	RotatedAt  *time.Time  `json:"rotated_at,omitempty"`
@@ -103,6 +105,9 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 			ks.AcceptUntil = optional(e.AcceptUntil)
 		}
 		st.Keys = append(st.Keys, ks)
+	}
+	if p := k.Pending(); p != nil && observe.Late(p.PushAfter, now) {
+		st.LateSince = optional(p.PushAfter)
 	}
 	st.RotatedAt = optional(k.RotatedAt)
 	next := dueOf(t, k, schedule)
@@ -186,7 +191,10 @@ func printStatus(out io.Writer, all []targetStatus) error {
 				others = append(others, other)
 			}
 		}
-		next := "-"
+		phase, next := st.Phase, "-"
+		if st.LateSince != nil {
+			phase = "late: " + phase + ", since " + st.LateSince.Format(time.RFC3339)
+		}
 		if st.Paused {
 			next = "paused"
 		}
@@ -203,7 +211,7 @@ func printStatus(out io.Writer, all []targetStatus) error {
 		if st.StoreError != "" {
 			lastError = st.StoreError
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, st.Phase, current, age,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, phase, current, age,
 			dash(strings.Join(others, ", ")), next, dash(lastError))
 	}
 	return w.Flush()

@@ -13,6 +13,7 @@ type Row struct {
 	Phase   string    // one of Phases
 	Next    time.Time // when the next rotation or attempt is to begin, or should have; zero: never
 	Overdue bool
+	Late    bool    // the pending key should be in force by now
 	Trouble Trouble // zero if all has gone well since
 }
 
@@ -49,7 +50,7 @@ func (v view) rows(now time.Time) []Row {
 	rows := make([]Row, len(v.standings))
 	for i, s := range v.standings {
 		of := v.memory[s.Target]
-		rows[i] = Row{Standing: s, Phase: phaseOf(s, now), Next: next(s, of), Overdue: overdue(s, of, v.Policy, now), Trouble: trouble(s, of)}
+		rows[i] = Row{Standing: s, Phase: phaseOf(s, now), Next: next(s, of), Overdue: overdue(s, of, v.Policy, now), Late: late(s, now), Trouble: trouble(s, of)}
 	}
 	return rows
 }

@@ -81,6 +81,19 @@ func overdue(s rotator.Standing, of memory, p rotator.Policy, now time.Time) boo
 	return now.Sub(d) > overdueAfter(p)
 }
 
+// LateAfter is how long after its PushAfter a pending key is in force at the latest, if all is well.
+// A wave of thousands of rotations by schedule is no exception: a key is staged only when Tencent's
+// limit lets it be set within its propagation and a minute (rotator/pace.go).
+const LateAfter = 5 * time.Minute
+
+// Late reports whether a pending key should be in force by now. It goes by the keyring's own time:
+// ReadyAt moves on when receivers begin anew, and just then somebody has to be told.
+func Late(pushAfter, now time.Time) bool { return now.Sub(pushAfter) > LateAfter }
+
+func late(s rotator.Standing, now time.Time) bool {
+	return s.PendingID != "" && Late(s.PushAfter, now)
+}
+
 func perTarget(name, help string, more ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, append([]string{"target"}, more...), nil)
 }
@@ -96,6 +109,8 @@ var (
 	ageDesc     = perTarget("tiwkeyd_target_key_age_seconds", "Time since the current key was made or adopted.")
 	phaseDesc   = perTarget("tiwkeyd_target_phase", "1 for the phase that the target is in.", "phase")
 	driftDesc   = perTarget("tiwkeyd_target_drift", "1 if Tencent was last seen to sign with a key that is neither current nor pending, else 0.")
+	fightDesc   = perTarget("tiwkeyd_target_contested", "1 if another key is set whenever this replica puts the current one back: two daemons undo each other; else 0.")
+	lateDesc    = perTarget("tiwkeyd_target_rotation_late_seconds", "While a rotation is in hand: time since its key was to be set, as the keyring tells; below zero: until then. More than 300 is late.")
 	ownedDesc   = perTarget("tiwkeyd_target_rotation_owned", "While a rotation is in hand: 1 if this replica carries it out, 0 if another does.")
 	leaseDesc   = perTarget("tiwkeyd_target_rotation_lease_seconds", "While a rotation is in hand: time until another replica may take it over; below zero: since it may.")
 	errorDesc   = perTarget("tiwkeyd_target_last_error_timestamp_seconds", "When a step or the store last failed; there is none if none has since this process started.")
@@ -103,6 +118,8 @@ var (
 	targetsDesc = prometheus.NewDesc("tiwkeyd_targets", "Targets that are looked after, by phase.", []string{"phase"}, nil)
 	overdueDesc = prometheus.NewDesc("tiwkeyd_targets_overdue", "Targets whose key should have been replaced longer ago than a rotation takes: TIWKEYD_PROPAGATION, TIWKEYD_ATTEMPT_LIMIT and TIWKEYD_RECONCILE together.", nil, nil)
 	driftsDesc  = prometheus.NewDesc("tiwkeyd_targets_drifting", "Targets for which Tencent was last seen to sign with a key that is neither current nor pending.", nil, nil)
+	fightsDesc  = prometheus.NewDesc("tiwkeyd_targets_contested", "Targets for which another key is set whenever this replica puts the current one back: two daemons undo each other.", nil, nil)
+	latesDesc   = prometheus.NewDesc("tiwkeyd_targets_late", "Targets with a pending key that was to be set more than five minutes ago, as the keyring tells, and is not in force.", nil, nil)
 	oldestDesc  = prometheus.NewDesc("tiwkeyd_oldest_key_age_seconds", "Time since the oldest of all current keys was made or adopted.", nil, nil)
 	longestDesc = prometheus.NewDesc("tiwkeyd_longest_visit_age_seconds", "Time since the engine last dealt with the target, or failed to, that it has left alone for longest.", nil, nil)
 	lookDesc    = prometheus.NewDesc("tiwkeyd_look_interval_seconds", "How often a settled target is looked at: TIWKEYD_RECONCILE, or less often where there are so many targets that looks would take more than a quarter of TIWKEYD_RATE.", nil, nil)
@@ -114,7 +131,7 @@ type standings struct{ m *Monitor }
 
 // Describe names the metrics.
 func (standings) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc, driftsDesc, oldestDesc, longestDesc, lookDesc} {
+	for _, d := range []*prometheus.Desc{sinceDesc, untilDesc, ageDesc, phaseDesc, driftDesc, fightDesc, lateDesc, ownedDesc, leaseDesc, errorDesc, visitDesc, targetsDesc, overdueDesc, driftsDesc, fightsDesc, latesDesc, oldestDesc, longestDesc, lookDesc} {
 		ch <- d
 	}
 }
@@ -125,16 +142,22 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	var late, drifts, shown int
+	var overdues, lates, drifts, fights, shown int
 	var oldest, longest time.Duration
 	counts, all := map[string]int{}, len(v.standings) <= maxSeries
 	for i := range v.standings {
 		s := &v.standings[i]
 		of, phase := v.memory[s.Target], phaseOf(*s, now)
-		isLate := overdue(*s, of, v.Policy, now)
+		isOverdue, isLate := overdue(*s, of, v.Policy, now), late(*s, now)
 		counts[phase]++
+		if isOverdue {
+			overdues++
+		}
 		if isLate {
-			late++
+			lates++
+		}
+		if s.Contested {
+			fights++
 		}
 		if s.Drift {
 			drifts++
@@ -145,7 +168,7 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 		if !s.At.IsZero() {
 			longest = max(longest, now.Sub(s.At))
 		}
-		if all || (shown < maxSeries && (isLate || s.Drift || phase == phaseRolledBack || of.trouble.Text != "")) {
+		if all || (shown < maxSeries && (isOverdue || isLate || s.Drift || s.Contested || phase == phaseRolledBack || of.trouble.Text != "")) {
 			shown++
 			ofTarget(gauge, s, of, phase, now)
 		}
@@ -153,8 +176,10 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 	for _, phase := range phases() {
 		gauge(targetsDesc, float64(counts[phase]), phase)
 	}
-	gauge(overdueDesc, float64(late))
+	gauge(overdueDesc, float64(overdues))
 	gauge(driftsDesc, float64(drifts))
+	gauge(fightsDesc, float64(fights))
+	gauge(latesDesc, float64(lates))
 	if oldest > 0 {
 		gauge(oldestDesc, oldest.Seconds())
 	}
@@ -187,9 +212,13 @@ func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Stand
 	}
 	if s.Adopted {
 		gauge(driftDesc, flag(s.Drift), target)
+		gauge(fightDesc, flag(s.Contested), target)
 	}
 	if s.PendingID != "" {
 		gauge(ownedDesc, flag(s.Ours), target)
+	}
+	if s.PendingID != "" && !s.PushAfter.IsZero() {
+		gauge(lateDesc, now.Sub(s.PushAfter).Seconds(), target)
 	}
 	if s.PendingID != "" && !s.LeaseUntil.IsZero() {
 		gauge(leaseDesc, s.LeaseUntil.Sub(now).Seconds(), target)

@@ -293,3 +293,65 @@ func TestTargetWithoutTimes(t *testing.T) {
 		r.expect("settled", map[string]string{of(one, "target_phase", "phase", "settled"): "1", of(one, "target_key_age_seconds"): "", "tiwkeyd_oldest_key_age_seconds": ""})
 	})
 }
+
+// TestLate: the store cannot be read in one go, so receivers begin anew and anew. That shows five minutes
+// after the key was to be set, while the time at which receivers accept it moves on.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one)
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Minute)
+		pushAfter := r.w.keyring(one).Pending().PushAfter
+		r.expect("receivers come to accept it", map[string]string{"tiwkeyd_targets_late": "0", of(one, "target_rotation_late_seconds"): seconds(time.Since(pushAfter))})
+		for time.Until(pushAfter.Add(LateAfter)) > 3*time.Minute {
+			r.w.change(func() { r.w.storeErr = errAway })
+			time.Sleep(2 * time.Minute)
+			r.w.change(func() { r.w.storeErr = nil })
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(time.Until(pushAfter.Add(LateAfter)))
+		r.expect("not yet", map[string]string{"tiwkeyd_targets_late": "0", of(one, "target_rotation_late_seconds"): "300"})
+		time.Sleep(time.Millisecond)
+		r.expect("late", map[string]string{"tiwkeyd_targets_late": "1", "tiwkeyd_targets_overdue": "0"})
+		if row := r.row(one); !row.Late || row.Phase != phaseWaiting || row.ReadyAt.Before(time.Now()) {
+			t.Errorf("late, and %+v", row)
+		}
+		time.Sleep(2 * propagation)
+		r.expect("in force", map[string]string{"tiwkeyd_targets_late": "0", of(one, "target_rotation_late_seconds"): "", of(one, "target_phase", "phase", "settled"): "1"})
+		if r.row(one).Late {
+			t.Error("it is in force, and late yet")
+		}
+	})
+}
+
+// TestContested: somebody sets another key whenever ours is put back.
+func TestContested(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one, two)
+		p := policy("me")
+		p.OnDrift = rotator.Reassert
+		var err error
+		r.engine, err = rotator.New(rotator.Options{Store: r.Store(r.w), API: r.API(r.w), Policy: p, Events: r.Event, Due: func(_ rotator.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Serve(Served{Engine: r.engine, Targets: []rotator.Target{one, two}, Policy: p})
+		stop := r.run()
+		defer stop()
+		time.Sleep(time.Hour)
+		r.expect("settled", map[string]string{of(one, "target_contested"): "0", "tiwkeyd_targets_contested": "0"})
+		for range 3 {
+			r.w.change(func() { r.w.inForce[one] = rotator.NewKey("", canary+"foreign") })
+			time.Sleep(p.Reconcile + time.Minute)
+		}
+		r.expect("contested, and our key is in force", map[string]string{of(one, "target_contested"): "1", of(two, "target_contested"): "0", "tiwkeyd_targets_contested": "1", of(one, "target_drift"): "0"})
+		if r.row(two).Contested || !r.row(one).Contested {
+			t.Error("the rows tell something else")
+		}
+		time.Sleep(2 * time.Hour)
+		r.expect("over", map[string]string{of(one, "target_contested"): "0", "tiwkeyd_targets_contested": "0"})
+	})
+}

@@ -54,6 +54,12 @@ func marksOf(r *observe.Row) []mark {
 	if r.Drift {
 		marks = append(marks, mark{"drift", "drift"})
 	}
+	if r.Contested {
+		marks = append(marks, mark{"contested", "drift"})
+	}
+	if r.Late {
+		marks = append(marks, mark{"late", "late"})
+	}
 	if r.Overdue {
 		marks = append(marks, mark{"overdue", "late"})
 	}

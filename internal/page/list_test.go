@@ -139,9 +139,9 @@ func TestOrder(t *testing.T) {
 		return apps
 	}
 	for path, want := range map[string]string{
-		"/": "08 04 09 03 06 10 01 02 05 07 11 12", "/?sort=target": "01 02 03 04 05 06 07 08 09 10 11 12", "/?sort=target&dir=desc": "12 11 10 09 08 07 06 05 04 03 02 01",
-		"/?sort=next": "09 06 02 03 11 07 04 01 08 10 05 12", "/?sort=error": "09 03 06 04 10 01 02 05 07 08 11 12", "/?state=overdue": "04 09", "/?state=drift": "08",
-		"/?state=failing": "04 09 03 06 10", "/?state=wrong&sort=target": "03 04 06 08 09 10", "/?q=transcode": "03 07 11", "/?q=kq70000007": "", "/?q=kq70000008": "08", "/?q=wm2": "03 02",
+		"/": "08 03 04 09 06 10 01 02 05 07 11 12", "/?sort=target": "01 02 03 04 05 06 07 08 09 10 11 12", "/?sort=target&dir=desc": "12 11 10 09 08 07 06 05 04 03 02 01",
+		"/?sort=next": "09 06 02 03 11 07 04 01 08 10 05 12", "/?sort=error": "09 03 06 04 10 01 02 05 07 08 11 12", "/?state=overdue": "04 09", "/?state=drift": "08", "/?state=contested": "08", "/?state=late": "03",
+		"/?state=failing": "03 04 09 06 10", "/?state=wrong&sort=target": "03 04 06 08 09 10", "/?q=transcode": "03 07 11", "/?q=kq70000007": "", "/?q=kq70000008": "08", "/?q=wm2": "03 02",
 	} {
 		if got := strings.Join(order(path), " "); got != want {
 			t.Errorf("%s: %s, want %s", path, got, want)

@@ -117,12 +117,12 @@ func TestStates(t *testing.T) {
 	for app, want := range map[string]string{
 		"1400000001": "settled|Kq70000001xZ|6 h of 1 d 25%|in 18 h|false",
 		"1400000002": "waiting for receivers|Kq70000002xZ then Wm2pendingT4|1 d of 1 d 100%|in force in 4 min|false",
-		"1400000003": "setting the key|Kq70000003xZ then Wm2pendingT4|1 d of 1 d 100%|under way|true",
+		"1400000003": "setting the key,late|Kq70000003xZ then Wm2pendingT4|1 d of 1 d 100%|under way|true",
 		"1400000004": "rolled back,overdue|Kq70000004xZ|3 d of 1 d 100%|in 41 min|true",
 		"1400000005": "unsigned|| of  0%|on demand|false",
 		"1400000006": "not adopted yet|| of  0%|due 3 min ago|true",
 		"1400000007": "not read yet|| of  0%|due 10 s ago|false",
-		"1400000008": "settled,drift|Kq70000008xZ|6 h of 1 d 25%|in 18 h|true",
+		"1400000008": "settled,drift,contested|Kq70000008xZ|6 h of 1 d 25%|in 18 h|true",
 		"1400000009": "settled,overdue|Kq70000009xZ|1 d 6 h of 1 d 100%|due 6 h ago|true",
 		"1400000011": "settled|Kq70000011xZ|1 min 30 s of  0%|due 1 min 30 s ago|false",
 		"1400000012": "settled|Kq70000012xZ|6 h of  0%|on demand|false",
@@ -145,6 +145,11 @@ func TestStates(t *testing.T) {
 		`datetime="2026-03-14T09:07:53Z"`, "in 41 min", "The new key did not come into force", "rolled back: ResourceUnavailable.ServiceExpired", "1 h 4 min", "The key should have been replaced by now"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page of a target does not say %q", want)
+		}
+	}
+	for path, want := range map[string]string{"/target/1400000003/transcode": "The new key should be in force by now", "/target/1400000008/video-generation": "Find the other daemon, script or person"} {
+		if other := r.get(path); !strings.Contains(other, want) || strings.Contains(body, want) {
+			t.Errorf("%s and it alone is to say %q", path, want)
 		}
 	}
 	if strings.Contains(body, "Rotate now") || strings.Contains(body, "<form") || !strings.Contains(body, "Log in to rotate") {

@@ -15,12 +15,14 @@ import (
 const (
 	wrong   = "wrong" // anything of what follows
 	overdue = "overdue"
+	late    = "late"
 	drift   = "drift"
+	fought  = "contested"
 	failing = "failing"
 )
 
 func states() []string {
-	return append([]string{"", wrong, overdue, drift, failing}, observe.Phases()...)
+	return append([]string{"", wrong, overdue, late, drift, fought, failing}, observe.Phases()...)
 }
 
 // maxText is how much of a text is looked for.
@@ -77,12 +79,16 @@ func is(r *observe.Row, state string) bool {
 		return true
 	case overdue:
 		return r.Overdue
+	case late:
+		return r.Late
 	case drift:
 		return r.Drift
+	case fought:
+		return r.Contested
 	case failing:
 		return !r.Trouble.At.IsZero()
 	case wrong:
-		return r.Overdue || r.Drift || !r.Trouble.At.IsZero()
+		return r.Overdue || r.Late || r.Drift || r.Contested || !r.Trouble.At.IsZero()
 	}
 	return r.Phase == state
 }
@@ -123,10 +129,10 @@ func since(r *observe.Row) time.Time {
 // old, something failed.
 func severity(r *observe.Row) int {
 	n := 0
-	if r.Drift {
+	if r.Drift || r.Contested {
 		n += 4
 	}
-	if r.Overdue {
+	if r.Overdue || r.Late {
 		n += 2
 	}
 	if !r.Trouble.At.IsZero() {

@@ -64,13 +64,15 @@ var advices = []struct{ state, advice string }{
 	{"pushing", "The new key is being set at Tencent, and looked for there. Receivers accept the old one and the new one."},
 	{"rolled_back", "The new key did not come into force. The old one is in force as before, and no callback is refused. Mend what the error says, and rotate; otherwise it is tried again by itself."},
 	{drift, "Somebody else set a key at Tencent: callbacks signed with it are refused. Unless TIWKEYD_ON_DRIFT says otherwise, ours is put back; find out who has the credential to do that."},
+	{fought, "Whenever our key is put back, somebody sets another one, so it is put back less and less often: callbacks of one side are refused. Find the other daemon, script or person, and stop it, or have both daemons use one store."},
+	{late, "The new key should be in force by now. The old one is, and no callback is refused. The error says what keeps the new one; if there is none, the log says why it waits."},
 	{overdue, "The key should have been replaced by now. The error says what keeps it from that; if there is none, look at /healthz and at the log."},
 }
 
 func detailOf(r *observe.Row, now time.Time) detail {
 	d := detail{line: lineOf(r, now), Picture: timeline(r.History, now, 720, 42, true)}
 	for _, a := range advices {
-		if a.state == r.Phase || a.state != r.Phase && (a.state == drift || a.state == overdue) && is(r, a.state) {
+		if a.state == r.Phase || a.state != r.Phase && (a.state == drift || a.state == fought || a.state == late || a.state == overdue) && is(r, a.state) {
 			d.Advice = append(d.Advice, a.advice)
 		}
 	}
@@ -115,6 +117,7 @@ func facts(r *observe.Row, now time.Time) []fact {
 	add("In force since", never, false, r.RotatedAt)
 	if r.PendingID != "" {
 		add("Pending key", r.PendingID, true, time.Time{})
+		add("To be set at", "", false, r.PushAfter)
 		add("Accepted by all receivers", "", false, r.ReadyAt)
 	} else {
 		onDemand := ""

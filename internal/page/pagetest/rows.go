@@ -75,11 +75,11 @@ func States() []observe.Row {
 	// The first is settled.
 	rows[1].Phase = "waiting"
 	pending(&rows[1])
-	rows[1].ReadyAt = Now.Add(4 * time.Minute)
+	rows[1].PushAfter, rows[1].ReadyAt = Now.Add(4*time.Minute), Now.Add(4*time.Minute)
 
 	rows[2].Phase, rows[2].Ours, rows[2].Reason = "pushing", false, rotator.BySignal
 	pending(&rows[2])
-	rows[2].Ours = false
+	rows[2].Ours, rows[2].Late, rows[2].PushAfter = false, true, Now.Add(-7*time.Minute)
 	rows[2].Trouble = observe.Trouble{At: Now.Add(-20 * time.Second), Code: "InternalError", Text: "an error inside Tencent's service: please try again", RequestID: "6ef60bec-0242-43af-bb20-270359fb54a7"}
 
 	rows[3].Phase, rows[3].Reason, rows[3].Rotation, rows[3].RetryAt, rows[3].Next = "rolled_back", rotator.BySchedule, "Rr8rotation3", Now.Add(41*time.Minute), Now.Add(41*time.Minute)
@@ -104,7 +104,7 @@ func States() []observe.Row {
 	never(&rows[6])
 	rows[6].Next = Now.Add(-10 * time.Second)
 
-	rows[7].Drift = true
+	rows[7].Drift, rows[7].Contested = true, true
 	rows[7].History = History(Now, "RequestLimitExceeded")
 
 	rows[8].Overdue, rows[8].RotatedAt, rows[8].Due, rows[8].Next = true, Now.Add(-30*time.Hour), Now.Add(-6*time.Hour), Now.Add(-6*time.Hour)
