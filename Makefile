@@ -60,10 +60,13 @@ mutate: ## 40 min or more: takes each guard of the decision away, and a test mus
 TIME    = 3m
 SEED    = 1
 PICTURE = bin/torture.svg
-torture: vault ## 3 min, or TIME: real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
+UPGRADE = 10m
+torture: vault ## 14 min, or TIME and UPGRADE: real processes to which everything happens that can, then upgrades and back; TIME=1h UPGRADE=1m SEED=7; needs root, or user namespaces
 	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
 	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
+	TIWKEYD_UPGRADE_TIME=$(UPGRADE) TIWKEYD_TORTURE_SEED=$(SEED) $(GO) test -tags torture \
+	  -count 1 -timeout 0 -run '^TestUpgradeAndBack$$' -v ./cmd/tiwkeyd
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
