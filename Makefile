@@ -12,7 +12,7 @@ TAGS        = receivers,torture,deploy,booted,bench
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 # Searches and simulations take turns in one goroutine; the race detector would find nothing
 # there and make them ten times slower.
-SEARCHES    = ^Test(Exhaustive.*|Simulation|Replay|Mutants|Shrink|Wave|Fleet|Partition|HundredThousand)$$
+SEARCHES    = ^Test(Exhaustive.*|Simulation|Replay|Mutants|Shrink|Wave|Fleet|Partition|DueAtOnce|HundredThousand)$$
 # End to end: daemons that are killed at every step, under callback load; fleets of receivers.
 E2E         = ^Test(UnderFire|KilledAtEveryStep|TerminatedAtEveryStep|StoppedBeforePush|SeveralAtOnce|FleetOfGo|RevokeReaches|RestoredVault|FirstRotation)$$
 # Tests with real processes mostly wait, so that more of them run at once than there are cores.
@@ -48,9 +48,10 @@ slow: vault vault-full ## 6 min: runs all of that and lists each package's slowe
 ROTATIONS = 1000000
 DAYS      = 10
 BOUNDS    = full
-prove: ## half an hour: simulated rotations, days of fleets, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
+prove: ## half an hour: simulated rotations, days of fleets, 10,000 targets due at once, the whole exhaustive search; ROTATIONS=50000 DAYS=1 BOUNDS=small for minutes
 	TIWKEYD_SIM_ROTATIONS=$(ROTATIONS) $(GO) test -run Simulation -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_SIM_FLEETS=$(DAYS) $(GO) test -run Fleet -v -count 1 -timeout 0 ./internal/sim
+	TIWKEYD_SIM_TARGETS=10000 $(GO) test -run DueAtOnce -v -count 1 -timeout 0 ./internal/sim
 	TIWKEYD_EXHAUSTIVE=$(BOUNDS) $(GO) test -run Exhaustive -v -count 1 -timeout 0 ./rotator
 
 FUNCTION  =
@@ -60,10 +61,13 @@ mutate: ## 40 min or more: takes each guard of the decision away, and a test mus
 TIME    = 3m
 SEED    = 1
 PICTURE = bin/torture.svg
-torture: vault ## 3 min, or TIME: real processes to which everything happens that can; TIME=1h SEED=7; needs root, or user namespaces
+UPGRADE = 10m
+torture: vault ## 14 min, or TIME and UPGRADE: real processes to which everything happens that can, then upgrades and back; TIME=1h UPGRADE=1m SEED=7; needs root, or user namespaces
 	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
 	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
+	TIWKEYD_UPGRADE_TIME=$(UPGRADE) TIWKEYD_TORTURE_SEED=$(SEED) $(GO) test -tags torture \
+	  -count 1 -timeout 0 -run '^TestUpgradeAndBack$$' -v ./cmd/tiwkeyd
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd

@@ -41,6 +41,7 @@ type rig struct {
 	env      []string
 	receiver *tiwtest.Receiver
 	sender   *tiwtest.Sender
+	program  string // that start starts; "": this very one
 
 	mu      sync.Mutex
 	secrets []string
@@ -197,11 +198,14 @@ type process struct {
 
 func (r *rig) start(args []string, env ...string) *process {
 	r.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		r.t.Fatal(err)
+	program := r.program
+	if program == "" {
+		var err error
+		if program, err = os.Executable(); err != nil {
+			r.t.Fatal(err)
+		}
 	}
-	return r.startProgram(self, args, env...)
+	return r.startProgram(program, args, env...)
 }
 
 func (r *rig) startProgram(program string, args []string, env ...string) *process {
