@@ -50,6 +50,7 @@ func TestShellIsQuicker(t *testing.T) {
 	const needed = 8 * time.Second
 	d := r.daemon("TIWKEYD_PROPAGATION=" + needed.String())
 	r.await("the daemon writes down what receivers need", func() bool { return r.written() == needed })
+	r.await("a first rotation", func() bool { return r.settled() && !r.keyring().RotatedAt.IsZero() })
 	for _, env := range [][]string{{"TIWKEYD_PROPAGATION=1s"}, nil} {
 		before := r.currentID()
 		r.finishes(env, "rotate", testTarget.String())
@@ -127,6 +128,17 @@ func TestLowered(t *testing.T) {
 	out, _ = r.run([]string{"rotate", "--timeout=1s", testTarget.String()}, "TIWKEYD_PROPAGATION=2s")
 	if !strings.Contains(out, "tiwkeyd set "+testTarget.String()+" propagation=2s") || r.written() != time.Hour {
 		t.Errorf("one that was told of less: %s\n%s", r.written(), out)
+	}
+	ps := &parts{store: r.store, policy: rotator.Policy{Propagation: time.Minute}}
+	if got := ps.longestWait(t.Context(), []rotator.Target{testTarget, second}); got != time.Hour {
+		t.Errorf("rotate waits for %s and ten minutes", got)
+	}
+	r.finishes(nil, "set", testTarget.String(), "propagation=0s")
+	if got := ps.longestWait(t.Context(), []rotator.Target{testTarget, second}); got < 50*time.Minute || got > time.Hour {
+		t.Errorf("rotate waits for %s and ten minutes, and a key is pending for an hour", got)
+	}
+	if got := ps.longestWait(t.Context(), nil); got != 0 {
+		t.Errorf("rotate waits %s for nobody", got)
 	}
 	d.signal(syscall.SIGTERM)
 	<-d.done
