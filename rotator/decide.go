@@ -18,6 +18,7 @@ const (
 	StepRollback Step = "rollback" // pending becomes previous
 	StepRetire   Step = "retire"   // drop keys that nothing can be signed with any more
 	StepRestore  Step = "restore"  // write anew what receivers read, which somebody changed by hand
+	StepRaise    Step = "raise"    // write down how late receivers may be, which this process was told of
 )
 
 // Action is the next step of a target.
@@ -82,6 +83,9 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 	k := s.Keyring
 	if k.Edited {
 		return Action{Step: StepRestore, Why: "callback_key or accept was changed by hand: receivers may refuse genuine callbacks"}
+	}
+	if p.raises(k) {
+		return Action{Step: StepRaise, Why: "the keyring does not say that receivers may be as late as TIWKEYD_PROPAGATION"}
 	}
 	cur, pend := k.Current(), k.Pending()
 	if o.Sight == Seen {

@@ -69,11 +69,25 @@ func TestDecide(t *testing.T) {
 		till time.Time
 	}
 	set := func(c *situation, f func(*situation)) *situation { return c.with(f) }
+	told := func(c *situation, own *time.Duration) *situation {
+		c.p.PropagationSet, c.s.Keyring.Overrides = true, &Overrides{Paused: true, Propagation: own}
+		return c
+	}
 	for _, r := range []row{
 		{"no keyring, not looked", set(settled(), func(c *situation) { c.s.Keyring, c.o = nil, Observation{} }), StepObserve, time.Time{}},
 		{"no keyring, looked", set(settled(), func(c *situation) { c.s.Keyring = nil }), StepAdopt, time.Time{}},
 		{"no keyring, unsigned", set(settled(), func(c *situation) { c.s.Keyring, c.o.Key = nil, Key{} }), StepAdopt, time.Time{}},
 		{"no keyring, forbidden to look: never adopted blindly", set(settled(), func(c *situation) { c.s.Keyring, c.o.Sight, c.o.NextLook = nil, Forbidden, minute(5) }), StepWait, minute(5)},
+
+		{"the keyring says nothing of its receivers", told(settled(), nil), StepRaise, time.Time{}},
+		{"it says that they need less", told(settled(), new(time.Minute)), StepRaise, time.Time{}},
+		{"it says that they need as long", told(settled(), new(6*time.Minute)), StepWait, minute(10)},
+		{"it says that they need longer", told(settled(), new(time.Hour)), StepWait, minute(10)},
+		{"it says nothing, and a key is due", told(set(settled(), func(c *situation) { c.w.Due = minute(0) }), nil), StepRaise, time.Time{}},
+		{"it says nothing, and a key is pending", told(pending(), nil), StepRaise, time.Time{}},
+		{"it says nothing, and a key is to be revoked", told(set(pending(), func(c *situation) { c.w.Asked = ByRevoke }), nil), StepRaise, time.Time{}},
+		{"it says nothing, and was changed by hand", told(set(settled(), func(c *situation) { c.s.Keyring.Edited = true }), nil), StepRestore, time.Time{}},
+		{"it says nothing, and nobody set it here", set(settled(), func(c *situation) { c.s.Keyring.Overrides = nil }), StepWait, minute(10)},
 
 		{"settled", settled(), StepWait, minute(10)},
 		{"settled, not looked", set(settled(), func(c *situation) { c.o = Observation{} }), StepObserve, minute(100)},

@@ -32,6 +32,7 @@ type Engine struct {
 	slots chan struct{} // one for each visit under way
 
 	progress progress
+	longer   sync.Once // outdone was told
 
 	mu       sync.Mutex
 	tracks   map[Target]*track
@@ -260,7 +261,9 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 func (e *Engine) decide(tr *track) (Action, Wish) {
 	w, now := e.wish(tr), e.moment()
 	tr.date(now)
-	return Decide(tr.snap, tr.obs, now.wall, w, e.rules().of(tr.snap.Keyring)), w
+	p := e.rules().of(tr.snap.Keyring)
+	e.outdone(tr.target, p.Propagation)
+	return Decide(tr.snap, tr.obs, now.wall, w, p), w
 }
 
 // carryOut does a step that was decided on. Its error is the store's.

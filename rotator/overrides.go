@@ -11,10 +11,10 @@ import (
 // Overrides are what holds for one target in place of what is configured for all. They are kept in
 // its keyring, so that every replica goes by them. The zero value of a field overrides nothing.
 type Overrides struct {
-	Schedule    string        `json:"schedule,omitzero"`    // as ParseSchedule reads it
-	Grace       time.Duration `json:"grace,omitzero"`       // at least MinGrace, in whole seconds
-	Propagation time.Duration `json:"propagation,omitzero"` // longer than what is configured, at most MaxPropagation, in whole seconds
-	Paused      bool          `json:"paused,omitzero"`      // neither the schedule nor BySignal begins a rotation
+	Schedule    string         `json:"schedule,omitzero"`    // as ParseSchedule reads it
+	Grace       time.Duration  `json:"grace,omitzero"`       // at least MinGrace, in whole seconds
+	Propagation *time.Duration `json:"propagation,omitzero"` // how late receivers may be, at most MaxPropagation, in whole seconds; nil: not known
+	Paused      bool           `json:"paused,omitzero"`      // neither the schedule nor BySignal begins a rotation
 
 	Unknown jsontext.Value `json:",embed"`
 }
@@ -32,14 +32,13 @@ func (o *Overrides) Validate(p *Policy) error {
 	if o.Grace != 0 && (o.Grace < MinGrace || o.Grace > MaxGrace || o.Grace%time.Second != 0) {
 		errs = append(errs, fmt.Errorf("grace: %s is not whole seconds from %s to %s", o.Grace, MinGrace, MaxGrace))
 	}
-	if o.Propagation != 0 && (o.Propagation < p.Propagation || o.Propagation > MaxPropagation || o.Propagation%time.Second != 0) {
-		errs = append(errs, fmt.Errorf("propagation: %s is not whole seconds from TIWKEYD_PROPAGATION (%s), which no target may be below, to %s",
-			o.Propagation, p.Propagation, MaxPropagation))
+	if d := o.Propagation; d != nil && (*d < 0 || *d > MaxPropagation || *d%time.Second != 0) {
+		errs = append(errs, fmt.Errorf("propagation: %s is not whole seconds from 0s to %s", *d, MaxPropagation))
 	}
 	if o.Schedule != "" {
 		s, err := ParseSchedule(o.Schedule, 0)
 		if err == nil {
-			err = s.RoomFor(max(o.Propagation, p.Propagation))
+			err = s.RoomFor(p.PropagationOf(&Keyring{Overrides: o}))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("schedule: %w", err))
@@ -50,7 +49,7 @@ func (o *Overrides) Validate(p *Policy) error {
 
 // isZero reports whether nothing is overridden.
 func (o *Overrides) isZero() bool {
-	return o == nil || (o.Schedule == "" && o.Grace == 0 && o.Propagation == 0 && !o.Paused && len(o.Unknown) == 0)
+	return o == nil || (o.Schedule == "" && o.Grace == 0 && o.Propagation == nil && !o.Paused && len(o.Unknown) == 0)
 }
 
 // With is k with other overrides, for a Store to write.
@@ -70,18 +69,61 @@ func (k *Keyring) With(o Overrides) *Keyring {
 // paused reports whether no rotation is to begin by itself.
 func (k *Keyring) paused() bool { return k != nil && k.Overrides != nil && k.Overrides.Paused }
 
-// of is the policy for a keyring. What was written by somebody else is taken for what is safe: a
-// grace too short for the least, a propagation shorter than what is configured for that.
+// of is the policy for a keyring. A grace that is too short is taken for the least. The propagation that
+// is written holds, unless this process was told of a longer one.
 func (p *Policy) of(k *Keyring) *Policy {
-	if k == nil || k.Overrides == nil || (k.Overrides.Grace == 0 && k.Overrides.Propagation == 0) {
+	if k == nil || k.Overrides == nil || (k.Overrides.Grace == 0 && k.Overrides.Propagation == nil) {
 		return p
 	}
 	c := *p
 	if g := k.Overrides.Grace; g != 0 {
 		c.Grace = max(g, min(MinGrace, p.Grace))
 	}
-	c.Propagation = max(p.Propagation, min(k.Overrides.Propagation, MaxPropagation))
+	if d := k.Overrides.Propagation; d != nil {
+		c.Propagation = min(*d, MaxPropagation)
+		if p.PropagationSet {
+			c.Propagation = max(c.Propagation, p.Propagation)
+		}
+	}
 	return &c
+}
+
+// PropagationOf is how late receivers of k may see a change of it.
+func (p *Policy) PropagationOf(k *Keyring) time.Duration { return p.of(k).Propagation }
+
+// raises reports whether this process was told of a longer propagation than k says.
+func (p *Policy) raises(k *Keyring) bool {
+	return p.PropagationSet && (k.Overrides == nil || k.Overrides.Propagation == nil || *k.Overrides.Propagation < p.Propagation)
+}
+
+// raised is k with the propagation that this process was told of, which holds for a pending key, too,
+// whoever lowers it later. Its receivers could read that key since it was written.
+func (k *Keyring) raised(p *Policy) *Keyring {
+	var o Overrides
+	if k.Overrides != nil {
+		o = *k.Overrides
+	}
+	o.Propagation = new(wholeSeconds(p.Propagation))
+	n := k.With(o)
+	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
+		e.PushAfter = later(e.PushAfter, e.CreatedAt.Add(*o.Propagation))
+	}
+	return n
+}
+
+// wholeSeconds is d, rounded up as a keyring can say it.
+func wholeSeconds(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// outdone tells, once, that a keyring says more than this process was told.
+func (e *Engine) outdone(t Target, holds time.Duration) {
+	if own := e.policy.Propagation; e.policy.PropagationSet && holds > wholeSeconds(own) {
+		e.longer.Do(func() {
+			e.log.Info("the keyring says that receivers need longer than TIWKEYD_PROPAGATION, and they get it; if they do not need it, run the command, which holds for keys staged afterwards (with --all in place of the target: for all targets)",
+				"target", t.String(), "propagation", holds.String(), "configured", own.String(), "command", fmt.Sprintf("tiwkeyd set %s propagation=%s", t, own))
+		})
+	}
 }
 
 // dueAt is when the key of a target, in force since at, is to be replaced; zero: never.

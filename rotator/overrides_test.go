@@ -13,20 +13,26 @@ func TestPolicyOf(t *testing.T) {
 	p := &Policy{Grace: time.Hour, Propagation: 6 * time.Minute, Reconcile: time.Minute}
 	for i, r := range []struct {
 		o                  *Overrides
-		grace, propagation time.Duration
+		grace, propagation time.Duration // of a process in which TIWKEYD_PROPAGATION is not set
 	}{
 		{nil, time.Hour, 6 * time.Minute},
 		{&Overrides{Paused: true, Schedule: "@daily"}, time.Hour, 6 * time.Minute},
 		{&Overrides{Grace: 48 * time.Hour}, 48 * time.Hour, 6 * time.Minute},
 		{&Overrides{Grace: 20 * time.Minute}, 20 * time.Minute, 6 * time.Minute},
 		{&Overrides{Grace: time.Second}, MinGrace, 6 * time.Minute},
-		{&Overrides{Propagation: 10 * time.Minute}, time.Hour, 10 * time.Minute},
-		{&Overrides{Propagation: time.Minute}, time.Hour, 6 * time.Minute},
-		{&Overrides{Propagation: 1000 * time.Hour}, time.Hour, MaxPropagation},
+		{&Overrides{Propagation: new(10 * time.Minute)}, time.Hour, 10 * time.Minute},
+		{&Overrides{Propagation: new(time.Minute)}, time.Hour, time.Minute},
+		{&Overrides{Propagation: new(time.Duration(0))}, time.Hour, 0},
+		{&Overrides{Propagation: new(1000 * time.Hour)}, time.Hour, MaxPropagation},
 	} {
 		got := p.of(&Keyring{Overrides: r.o})
 		if got.Grace != r.grace || got.Propagation != r.propagation || got.Reconcile != p.Reconcile {
 			t.Errorf("%d: grace %s, propagation %s", i, got.Grace, got.Propagation)
+		}
+		told := *p
+		told.PropagationSet = true
+		if got := told.PropagationOf(&Keyring{Overrides: r.o}); got != max(r.propagation, 6*time.Minute) {
+			t.Errorf("%d: where it is set, the propagation is %s", i, got)
 		}
 	}
 	if p.of(nil) != p || p.Grace != time.Hour {
@@ -42,24 +48,26 @@ func TestOverridesValidate(t *testing.T) {
 		want string // "" is valid
 	}{
 		{Overrides{}, ""},
-		{Overrides{Schedule: "CRON_TZ=Asia/Shanghai 0 4 * * 0", Grace: 48 * time.Hour, Propagation: 10 * time.Minute, Paused: true}, ""},
-		{Overrides{Grace: MinGrace, Propagation: 6 * time.Minute}, ""},
+		{Overrides{Schedule: "CRON_TZ=Asia/Shanghai 0 4 * * 0", Grace: 48 * time.Hour, Propagation: new(10 * time.Minute), Paused: true}, ""},
+		{Overrides{Grace: MinGrace, Propagation: new(6 * time.Minute)}, ""},
 		{Overrides{Grace: MinGrace - time.Second}, "grace"},
 		{Overrides{Grace: MaxGrace + time.Second}, "grace"},
 		{Overrides{Grace: MinGrace + time.Millisecond}, "grace"},
-		{Overrides{Propagation: 6*time.Minute - time.Second}, "no target may be below"},
-		{Overrides{Propagation: MaxPropagation + time.Second}, "propagation"},
-		{Overrides{Propagation: 6*time.Minute + time.Millisecond}, "propagation"},
+		{Overrides{Propagation: new(time.Duration(0))}, ""},
+		{Overrides{Propagation: new(-time.Second)}, "from 0s to 24h"},
+		{Overrides{Propagation: new(MaxPropagation + time.Second)}, "propagation"},
+		{Overrides{Propagation: new(6*time.Minute + time.Millisecond)}, "propagation"},
 		{Overrides{Schedule: "now and then"}, "schedule"},
 		{Overrides{Schedule: "@every 6m"}, "takes longer than the propagation"},
-		{Overrides{Schedule: "@every 8m", Propagation: 10 * time.Minute}, "takes longer than the propagation"},
+		{Overrides{Schedule: "@every 8m", Propagation: new(10 * time.Minute)}, "takes longer than the propagation"},
+		{Overrides{Schedule: "@every 5m", Propagation: new(time.Minute)}, ""},
 	} {
 		err := r.o.Validate(p)
 		if (err == nil) != (r.want == "") || (err != nil && !strings.Contains(err.Error(), r.want)) {
 			t.Errorf("%+v: %v", r.o, err)
 		}
 	}
-	err := (&Overrides{Schedule: "x", Grace: 1, Propagation: 1}).Validate(p)
+	err := (&Overrides{Schedule: "x", Grace: 1, Propagation: new(time.Duration(1))}).Validate(p)
 	if err == nil || strings.Count(err.Error(), "\n") != 2 {
 		t.Errorf("not all that is wrong is told: %v", err)
 	}
@@ -69,7 +77,7 @@ func TestOverridesStored(t *testing.T) {
 	t.Parallel()
 	target := targets(1)[0]
 	k := &Keyring{Target: target, Keys: []Entry{{Key: keyC, State: Current}}}
-	o := Overrides{Schedule: "@daily", Grace: time.Hour, Propagation: 10 * time.Minute, Paused: true}
+	o := Overrides{Schedule: "@daily", Grace: time.Hour, Propagation: new(10 * time.Minute), Paused: true}
 	n := k.With(o)
 	if k.Overrides != nil {
 		t.Fatal("With changed what it was given")
@@ -81,7 +89,7 @@ func TestOverridesStored(t *testing.T) {
 	// A member of a newer version stays, whatever is changed.
 	text = []byte(strings.Replace(string(text), `"grace":3600`, `"grace":3600,"newer":[1]`, 1))
 	back, err := DecodeKeyring(target, text)
-	if err != nil || back.Overrides.Grace != o.Grace || back.Overrides.Propagation != o.Propagation || back.Overrides.Schedule != o.Schedule || !back.Overrides.Paused {
+	if err != nil || back.Overrides.Grace != o.Grace || *back.Overrides.Propagation != *o.Propagation || back.Overrides.Schedule != o.Schedule || !back.Overrides.Paused {
 		t.Fatalf("%+v, %v", back.Overrides, err)
 	}
 	if text, _ = back.With(Overrides{}).Encode(); !strings.Contains(string(text), `"overrides":{"newer":[1]}`) {
@@ -89,6 +97,10 @@ func TestOverridesStored(t *testing.T) {
 	}
 	if text, _ = n.With(Overrides{}).Encode(); strings.Contains(string(text), "overrides") {
 		t.Errorf("%s", text)
+	}
+	zero, err := k.With(Overrides{Propagation: new(time.Duration(0))}).Encode()
+	if back, bad := DecodeKeyring(target, zero); err != nil || bad != nil || back.Overrides == nil || back.Overrides.Propagation == nil || *back.Overrides.Propagation != 0 {
+		t.Errorf("receivers that need no time: %s", zero)
 	}
 	plain, _ := k.Encode()
 	for _, bad := range []string{`7`, `{"grace":"1h"}`, `{"grace":-1}`, `{"propagation":1.5}`, `{"paused":"yes"}`, `{"schedule":5}`} {
@@ -192,7 +204,7 @@ func TestOverridesApply(t *testing.T) {
 		{Overrides{}, 8, false, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Schedule: "0 */6 * * *"}, 5, false, tablePolicy.Grace, tablePolicy.Propagation},
 		{Overrides{Schedule: "whenever"}, 8, true, tablePolicy.Grace, tablePolicy.Propagation},
-		{Overrides{Grace: 5 * time.Hour, Propagation: 20 * time.Minute}, 7, false, 5 * time.Hour, 20 * time.Minute},
+		{Overrides{Grace: 5 * time.Hour, Propagation: new(20 * time.Minute)}, 7, false, 5 * time.Hour, 20 * time.Minute},
 		// More keys than anybody means are served.
 		{Overrides{Schedule: "@every 3h", Grace: 3000 * time.Hour}, 8, false, 3000 * time.Hour, tablePolicy.Propagation},
 	} {
@@ -235,4 +247,44 @@ func TestPausedIsNotHeldBack(t *testing.T) {
 			t.Errorf("%s", describe(k))
 		}
 	})
+}
+
+// TestLongestPropagation: a key is staged by a process that was told of quicker receivers than one that
+// comes later. Nobody sets it before the longer time has passed, and the quicker one says so once.
+func TestLongestPropagation(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []Reason{ByCommand, ByRevoke} {
+		synctest.Test(t, func(t *testing.T) {
+			m, ts := newMemory(), targets(2)
+			for _, target := range ts {
+				m.adoptedKey(target, "value-"+target.String())
+			}
+			quick, said := engineOn(t, m, "quick", nil, nil)
+			quick.policy.Propagation, quick.policy.PropagationSet = time.Minute, true
+			slow, silent := engineOn(t, m, "slow", nil, nil)
+			slow.policy.Propagation, slow.policy.PropagationSet = 20*time.Minute, true
+			other, untold := engineOn(t, m, "other", nil, nil) // in which it is not set
+			stopQuick := running(quick, ts)
+			defer stopQuick()
+			quick.Ask(asked, ts...)
+			time.Sleep(30 * time.Second)
+			stopSlow := running(slow, ts)
+			defer stopSlow()
+			stopOther := running(other, ts)
+			defer stopOther()
+			if time.Sleep(20*time.Minute - 31*time.Second); (m.setCalls(ts[0]) > 0) != (asked == ByRevoke) {
+				t.Errorf("%s: %d Set calls before receivers accept it: %s", asked, m.setCalls(ts[0]), describe(m.keyring(ts[0])))
+			}
+			time.Sleep(5 * time.Minute)
+			for _, target := range ts {
+				if k := m.keyring(target); m.setCalls(target) != 1 || *k.Overrides.Propagation != 20*time.Minute {
+					t.Errorf("%s: %d Set calls, %s", target, m.setCalls(target), describe(k))
+				}
+			}
+			const text = "receivers need longer than TIWKEYD_PROPAGATION"
+			if n := strings.Count(said.String(), text); n != 1 || !strings.Contains(said.String(), "propagation=1m0s") || strings.Contains(silent.String()+untold.String(), text) {
+				t.Errorf("it was said %d times", n)
+			}
+		})
+	}
 }

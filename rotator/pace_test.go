@@ -131,9 +131,9 @@ func (s *unread) Read(ctx context.Context, t Target) (Snapshot, error) {
 func TestPaceIsShared(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		override   time.Duration
+		override   *time.Duration
 		unreadable bool
-	}{"unreadable": {0, true}, "half a day": {12 * time.Hour, false}} {
+	}{"unreadable": {nil, true}, "half a day": {new(12 * time.Hour), false}} {
 		synctest.Test(t, func(t *testing.T) {
 			const n, blocked, rate = 300, 130, 1.0
 			m, e, ts, _ := fleet(t, n, 0, nil)

@@ -13,7 +13,7 @@ const (
 
 // Policy is what the operator decided, the same for every target.
 type Policy struct {
-	Propagation  time.Duration // how late a receiver may see a change of the keyring
+	Propagation  time.Duration // how late a receiver may see a change of a keyring that does not say it
 	Grace        time.Duration // how long a replaced key stays accepted
 	AttemptLimit time.Duration // how long one pending key is tried
 	Reconcile    time.Duration // how often a settled target is looked at
@@ -22,6 +22,9 @@ type Policy struct {
 	KeepVersions bool   // do not destroy the store's older versions at retirement
 	Owner        string // this replica's name in leases, unlike any other's
 	Timing       Timing
+
+	// PropagationSet says that Propagation is no default: it is written into each keyring that says less.
+	PropagationSet bool
 }
 
 // Timing holds the durations that safety rests on. Only tests and the demo, whose Tencent

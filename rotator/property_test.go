@@ -18,6 +18,7 @@ func anySituation(t *rapid.T) *situation {
 	c := &situation{p: tablePolicy}
 	c.p.OnDrift = rapid.SampledFrom([]Drift{Reassert, AdoptKey, AlarmOnly}).Draw(t, "drift")
 	c.p.Propagation = time.Duration(rapid.IntRange(0, 10).Draw(t, "propagation")) * time.Minute
+	c.p.PropagationSet = rapid.Bool().Draw(t, "set")
 	keys := []Key{keyC, keyP, keyV, NewKey("W", "value-w"), keyF, {}}
 	k := &Keyring{Target: codecTarget, RotatedAt: when("rotated")}
 	for i, s := range []State{Current, Pending, Previous, Previous} {
@@ -29,6 +30,9 @@ func anySituation(t *rapid.T) *situation {
 	if k.Pending() != nil || rapid.Bool().Draw(t, "rotation") {
 		k.Rotation = &Rotation{Reason: rapid.SampledFrom([]Reason{BySchedule, ByRevoke}).Draw(t, "reason"),
 			Owner: rapid.SampledFrom([]string{"me", "other", ""}).Draw(t, "owner"), LeaseUntil: when("lease"), RetryAt: when("retry")}
+	}
+	if rapid.Bool().Draw(t, "overrides") {
+		k.Overrides = &Overrides{Propagation: new(time.Duration(rapid.IntRange(0, 10).Draw(t, "own")) * time.Minute)}
 	}
 	if err := k.Validate(); err != nil {
 		t.Fatalf("drew what is no keyring: %v", err)
@@ -57,8 +61,16 @@ func TestDecideIsSafe(t *testing.T) {
 		if fmt.Sprintf("%+v", c) != before || !reflect.DeepEqual(a, Decide(c.s, c.o, t0, c.w, &c.p)) {
 			t.Fatalf("Decide is not pure: %+v", a)
 		}
+		raised := k == nil || k.Edited || !c.p.PropagationSet || (k.Overrides != nil && *k.Overrides.Propagation >= c.p.Propagation)
 		fail := func(what string) { t.Fatalf("%s (%s): %s\n%+v\n%+v", a.Step, a.Why, what, k, c.o) }
+		if (a.Step == StepRaise) == raised {
+			fail("how late receivers may be is written down where it is, or not where it is not")
+		}
 		switch a.Step {
+		case StepRaise:
+			if n := k.raised(&c.p); Decide(Snapshot{Keyring: n}, c.o, t0, c.w, c.p.of(n)).Step == StepRaise {
+				fail("it goes on for ever")
+			}
 		case StepWait:
 			if !a.Until.After(t0) {
 				fail("a wait for what has passed never ends")
@@ -117,9 +129,9 @@ func TestTransitionsKeepKeys(t *testing.T) {
 		if k == nil {
 			return
 		}
-		p := &c.p
+		p := c.p.of(k)
 		next := map[string]*Keyring{
-			"adopted": k.adopted(k.Target, keyF, "F", t0, p), "failed": k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, p),
+			"raised": k.raised(p), "adopted": k.adopted(k.Target, keyF, "F", t0, p), "failed": k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, p),
 		}
 		if k.Pending() == nil {
 			next["staged"] = k.staged(NewKey("N", "value-n"), "r", BySchedule, t0, p)

@@ -47,7 +47,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.snap, tr.storeFails = s, 0
 	load := 0.0
 	if !pend.IsZero() {
-		load = need(p.Propagation)
+		load = need(tr.wait)
 	}
 	e.loads(tr, load)
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)

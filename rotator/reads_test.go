@@ -27,7 +27,9 @@ func TestPropagationsDiffer(t *testing.T) {
 			m.adoptedKey(target, "value")
 			m.change(func() {
 				s := m.rings[target]
-				s.Keyring = s.Keyring.With(Overrides{Propagation: c.override})
+				if c.override != 0 {
+					s.Keyring = s.Keyring.With(Overrides{Propagation: &c.override})
+				}
 				m.rings[target] = s
 			})
 			before, _ := engineOn(t, m, "before", nil, nil)

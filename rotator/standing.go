@@ -15,7 +15,8 @@ type Standing struct {
 	RotatedAt  time.Time // zero: never
 	Due        time.Time // when the schedule wants the next key; long ago if the key was never replaced; zero: never
 
-	Paused bool // no rotation begins by itself
+	Paused      bool          // no rotation begins by itself
+	Propagation time.Duration // how late its receivers may be
 
 	PendingID string    // of the pending key; "" if there is none
 	ReadyAt   time.Time // when every receiver accepts the pending key
@@ -68,7 +69,7 @@ func (e *Engine) publish(tr *track) {
 		e.show(tr, s)
 		return
 	}
-	s.Adopted, s.RotatedAt, s.History = true, k.RotatedAt, k.History
+	s.Adopted, s.RotatedAt, s.History, s.Propagation = true, k.RotatedAt, k.History, e.policy.PropagationOf(k)
 	for i := range k.Keys {
 		if k.Keys[i].State == Previous {
 			s.Previous++

@@ -22,6 +22,8 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 	case StepRestore:
 		e.log.Warn("callback_key or accept was changed by hand, and is written anew: receivers may have refused genuine callbacks; see who may write the secret", "target", tr.target.String())
 		return e.write(ctx, tr, k.restored(now, p))
+	case StepRaise:
+		return e.write(ctx, tr, k.raised(p))
 	case StepAdopt:
 		return e.adopt(ctx, tr, now)
 	case StepStage:

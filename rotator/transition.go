@@ -16,6 +16,9 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 		if !key.IsZero() {
 			n.Keys = []Entry{{Key: key.named(id), State: Current, CreatedAt: now, ActivatedAt: now}}
 		}
+		if p.PropagationSet {
+			return n.raised(p)
+		}
 		return n
 	}
 	n := k.Clone()

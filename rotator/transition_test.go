@@ -39,6 +39,41 @@ func TestStaged(t *testing.T) {
 	}
 }
 
+// TestRaised: what is written holds for the pending key, too, and is not lowered with the next keys'.
+func TestRaised(t *testing.T) {
+	t.Parallel()
+	p := tablePolicy
+	p.PropagationSet = true
+	c := pending()
+	c.s.Keyring.Overrides = &Overrides{Grace: 2 * time.Hour, Propagation: new(time.Second)}
+	was := c.s.Keyring.Overrides
+	for _, r := range []struct {
+		own, want, pending time.Duration // from when it was written
+		reason             Reason
+	}{
+		{20 * time.Minute, 20 * time.Minute, 20 * time.Minute, BySchedule},
+		{90*time.Second + 1, 91 * time.Second, 6 * time.Minute, BySchedule},
+		{20 * time.Minute, 20 * time.Minute, 6 * time.Minute, ByRevoke},
+	} {
+		p.Propagation, c.s.Keyring.Rotation.Reason = r.own, r.reason
+		n := c.s.Keyring.raised(&p)
+		e := one(t, n, keyP)
+		if n.Overrides.Grace != 2*time.Hour || *n.Overrides.Propagation != r.want || e.PushAfter.Sub(e.CreatedAt) != r.pending || *was.Propagation != time.Second {
+			t.Errorf("%+v: %s, and the pending key has %s", r, *n.Overrides.Propagation, e.PushAfter.Sub(e.CreatedAt))
+		}
+		if lowered := n.With(Overrides{Propagation: new(time.Duration(0))}); (&Policy{}).of(lowered).propagation(e) != r.pending {
+			t.Errorf("%+v: it was lowered for a key that is pending", r)
+		}
+	}
+	if n := (*Keyring)(nil).adopted(codecTarget, keyF, "F", t0, &p); *n.Overrides.Propagation != 20*time.Minute {
+		t.Errorf("adopted: %+v", n.Overrides)
+	}
+	p.PropagationSet = false
+	if n := (*Keyring)(nil).adopted(codecTarget, keyF, "F", t0, &p); n.Overrides != nil {
+		t.Errorf("adopted by one that was not told: %+v", n.Overrides)
+	}
+}
+
 func TestCommitted(t *testing.T) {
 	t.Parallel()
 	p := tablePolicy

@@ -10,11 +10,11 @@ import (
 // crowded tells of settings of the target whose keyring is k that have many keys accepted at a time, and
 // refuses such as no store holds. What was, a keyring or nil, had no room for already may be kept.
 func (ps *parts) crowded(was, k *rotator.Keyring) error {
-	n, s := ps.schedule.Keys(&ps.policy, k), settingsOf(ps, k)
+	n, s := ps.schedule.Keys(&ps.policy, k), settingsOf(ps, k).Settings
 	if n <= rotator.ManyKeys {
 		return nil
 	}
-	kept := was != nil && slices.Equal(settingsOf(ps, was)[:2], s[:2]) && ps.schedule.Keys(&ps.policy, was) > rotator.MaxKeys
+	kept := was != nil && slices.Equal(settingsOf(ps, was).Settings[:2], s[:2]) && ps.schedule.Keys(&ps.policy, was) > rotator.MaxKeys
 	if n > rotator.MaxKeys && !kept {
 		return fmt.Errorf("schedule %q (from %s) replaces more than %d keys within grace %s (from %s), and no store holds so many: rotate less often, or shorten the grace",
 			s[0].Value, s[0].From, rotator.MaxKeys, s[1].Value, s[1].From)

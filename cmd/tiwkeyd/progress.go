@@ -144,6 +144,8 @@ func narrate(ev rotator.Event) (string, time.Time) {
 		return "older keys retired", time.Time{}
 	case rotator.StepRestore:
 		return "what receivers read was changed by hand, and is written anew", time.Time{}
+	case rotator.StepRaise:
+		return "its receivers get as long as TIWKEYD_PROPAGATION says, and the keyring says so now", time.Time{}
 	}
 	return "", time.Time{}
 }

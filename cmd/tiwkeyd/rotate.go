@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"tiwkeyd/rotator"
 )
@@ -40,7 +42,7 @@ doubt, the store away, or the timeout), a daemon or the next run goes on with it
 	}
 	c.Flags().BoolVar(&f.revoke, "revoke", false, "a key has leaked: do not wait for receivers, and refuse the old key as soon as the new one is in force")
 	c.Flags().BoolVar(&f.noWait, "no-wait", false, "only write the new key for the receivers; a running daemon does the rest")
-	c.Flags().DurationVar(&f.timeout, "timeout", 0, "stop waiting after this long (default: TIWKEYD_PROPAGATION and ten minutes)")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "stop waiting after this long (default: ten minutes more than the receivers get that need longest)")
 	return c
 }
 
@@ -57,7 +59,7 @@ func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rot
 		return &exitError{code: exitUsage, err: errors.New("--timeout must not be negative, and --no-wait does not go with --revoke")}
 	}
 	if f.timeout == 0 {
-		f.timeout = parts.policy.Propagation + 10*time.Minute
+		f.timeout = parts.longestWait(ctx, targets) + 10*time.Minute
 	}
 	reason := rotator.ByCommand
 	if f.revoke {
@@ -94,6 +96,26 @@ func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rot
 	hide()
 	display.Wait()
 	return rotateResult(errs)
+}
+
+// longestWait is how long receivers get at most, of all these targets. A keyring that cannot be read
+// now is taken to say nothing.
+func (ps *parts) longestWait(ctx context.Context, targets []rotator.Target) time.Duration {
+	var group errgroup.Group
+	group.SetLimit(enrollWidth)
+	waits := make([]time.Duration, len(targets))
+	for i, t := range targets {
+		group.Go(func() error {
+			s, _ := ps.store.Read(ctx, t)
+			waits[i] = ps.policy.PropagationOf(s.Keyring)
+			if k := s.Keyring; k != nil && k.Pending() != nil {
+				waits[i] = max(waits[i], time.Until(k.Pending().PushAfter))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return slices.Max(append(waits, 0))
 }
 
 // chosenTargets are the ones named, or all. A target that the configuration does not name

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/vault/vaulttest"
@@ -28,18 +29,18 @@ func TestSet(t *testing.T) {
 		want rotator.Overrides
 		says []string
 	}{
-		{nil, rotator.Overrides{}, []string{"schedule     @yearly  from TIWKEYD_SCHEDULE", "paused       false    from default"}},
+		{nil, rotator.Overrides{Propagation: new(propagation)}, []string{"propagation  1s       from the keyring", "schedule     @yearly  from TIWKEYD_SCHEDULE", "paused       false    from default"}},
 		{[]string{"schedule=0 4 * * 0", "grace=48h", "propagation=90s", "paused=true"},
-			rotator.Overrides{Schedule: "0 4 * * 0", Grace: 48 * 3600e9, Propagation: 90e9, Paused: true}, []string{"0 4 * * 0  from the keyring", "48h0m0s", "1m30s", "true"}},
-		{[]string{"grace="}, rotator.Overrides{Schedule: "0 4 * * 0", Propagation: 90e9, Paused: true}, []string{"from TIWKEYD_GRACE"}},
-		{nil, rotator.Overrides{Schedule: "0 4 * * 0", Propagation: 90e9, Paused: true}, []string{"from TIWKEYD_GRACE"}},
+			rotator.Overrides{Schedule: "0 4 * * 0", Grace: 48 * 3600e9, Propagation: new(90 * time.Second), Paused: true}, []string{"0 4 * * 0  from the keyring", "48h0m0s", "1m30s", "true"}},
+		{[]string{"grace="}, rotator.Overrides{Schedule: "0 4 * * 0", Propagation: new(90 * time.Second), Paused: true}, []string{"from TIWKEYD_GRACE"}},
+		{nil, rotator.Overrides{Schedule: "0 4 * * 0", Propagation: new(90 * time.Second), Paused: true}, []string{"from TIWKEYD_GRACE"}},
 	} {
 		out, code := r.run(append([]string{"set", target}, step.args...))
 		var got rotator.Overrides
 		if o := r.keyring().Overrides; o != nil {
 			got = *o
 		}
-		if code != 0 || got.Schedule != step.want.Schedule || got.Grace != step.want.Grace || got.Propagation != step.want.Propagation || got.Paused != step.want.Paused {
+		if code != 0 || overridesText(&got) != overridesText(&step.want) {
 			t.Errorf("set %q: %d, %+v\n%s", step.args, code, got, out)
 		}
 		for _, want := range step.says {
@@ -83,6 +84,10 @@ func TestSetRefuses(t *testing.T) {
 		{[]string{target, "paused"}, []string{"NAME=VALUE"}},
 		{[]string{target, "pause=true", "grace=soon", "paused=perhaps", "grace=1h"}, []string{`"pause" is no setting`, `"soon" is not a duration`, `"perhaps"`, "twice"}},
 		{[]string{target, "grace=-5m"}, []string{"grace"}},
+		{[]string{target, "propagation=-1s"}, []string{`"-1s" is not a duration`}},
+		{[]string{target, "propagation=25h"}, []string{"from 0s to 24h"}},
+		{[]string{"--all", "propagation=25h"}, []string{"from 0s to 24h"}},
+		{[]string{"--all", target}, []string{"NAME=VALUE"}},
 		{[]string{target, "grace=1m", "propagation=10ms", "schedule=@never"}, []string{"grace: 1m0s", "propagation: 10ms", "schedule"}},
 		{nil, []string{"requires at least 1 arg"}},
 	} {
@@ -92,7 +97,7 @@ func TestSetRefuses(t *testing.T) {
 				t.Errorf("set %q does not say %q:\n%s", bad.args, want, out)
 			}
 		}
-		if code != exitUsage || r.keyring().Overrides != nil {
+		if code != exitUsage || overridesText(r.keyring().Overrides) != [4]string{"", "", "1s", ""} {
 			t.Errorf("set %q: %d, %+v\n%s", bad.args, code, r.keyring().Overrides, out)
 		}
 	}

@@ -26,6 +26,7 @@ type targetStatus struct {
 	LateSince  *time.Time  `json:"late_since,omitempty"` // when the pending key was to be set, if it should be in force by now
 	Paused     bool        `json:"paused,omitempty"`
 	Overrides  []string    `json:"overrides,omitempty"` // NAME=VALUE, as tiwkeyd set takes them
+	Waits      *setting    `json:"propagation,omitempty"`
 	RotatedAt  *time.Time  `json:"rotated_at,omitempty"`
 	Next       *time.Time  `json:"next_rotation,omitempty"`
 	LastError  string      `json:"last_error,omitempty"`
@@ -69,6 +70,9 @@ func (p *program) status(ctx context.Context, parts *parts, asJSON bool) error {
 	for _, t := range targets {
 		s, err := parts.store.Read(ctx, t)
 		st := statusOf(t, s.Keyring, parts.schedule, now)
+		if s.Keyring != nil {
+			st.Waits = &settingsOf(parts, s.Keyring).Settings[2]
+		}
 		if err != nil {
 			st.Phase, st.StoreError = "unknown", err.Error()
 			failed = append(failed, fmt.Errorf("read the keyring of %s: %w", t, err))
@@ -171,7 +175,7 @@ func optional(t time.Time) *time.Time {
 
 func printStatus(out io.Writer, all []targetStatus) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TARGET\tPHASE\tCURRENT\tAGE\tALSO ACCEPTED\tNEXT ROTATION\tLAST ERROR")
+	fmt.Fprintln(w, "TARGET\tPHASE\tCURRENT\tAGE\tALSO ACCEPTED\tPROPAGATION\tNEXT ROTATION\tLAST ERROR")
 	for _, st := range all {
 		current, age := "-", "-"
 		var others []string
@@ -191,9 +195,12 @@ func printStatus(out io.Writer, all []targetStatus) error {
 				others = append(others, other)
 			}
 		}
-		phase, next := st.Phase, "-"
+		phase, next, waits := st.Phase, "-", "-"
 		if st.LateSince != nil {
 			phase = "late: " + phase + ", since " + st.LateSince.Format(time.RFC3339)
+		}
+		if st.Waits != nil {
+			waits = st.Waits.Value + " (" + st.Waits.From + ")"
 		}
 		if st.Paused {
 			next = "paused"
@@ -211,8 +218,8 @@ func printStatus(out io.Writer, all []targetStatus) error {
 		if st.StoreError != "" {
 			lastError = st.StoreError
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, phase, current, age,
-			dash(strings.Join(others, ", ")), next, dash(lastError))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, phase, current, age,
+			dash(strings.Join(others, ", ")), waits, next, dash(lastError))
 	}
 	return w.Flush()
 }

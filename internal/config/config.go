@@ -143,6 +143,8 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		OnDrift:      rotator.Drift(k.oneOf("TIWKEYD_ON_DRIFT", r.OnDrift, "reassert", "adopt", "alarm")),
 		KeepVersions: k.oneOf("TIWKEYD_VAULT_KEEP_VERSIONS", r.KeepVersions, "true", "false") == "true",
 		Timing:       rotator.StandardTiming(),
+
+		PropagationSet: env("TIWKEYD_PROPAGATION") != "",
 	}
 	c.Discover = k.oneOf("TIWKEYD_DISCOVER", r.Discover, "true", "false") == "true"
 	if !c.Discover || strings.TrimSpace(r.Targets) != "" {

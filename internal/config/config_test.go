@@ -34,6 +34,17 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestPropagationSet: whether somebody said how late receivers may be.
+func TestPropagationSet(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[string]bool{"TIWKEYD_GRACE=1h": false, "TIWKEYD_PROPAGATION=0": true, "TIWKEYD_PROPAGATION=6m": true} {
+		c, err := Load(good(set))
+		if err != nil || c.Policy.PropagationSet != want {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+}
+
 // TestBadInputs has one mistake for each row; its variable must be named.
 func TestBadInputs(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,7 @@ var meanings = map[string]string{
 	"TIWKEYD_DISCOVER":            "`true`: also serve every keyring in the store; new ones are found within about 5 minutes, or with `SIGHUP`",
 	"TIWKEYD_SCHEDULE":            "when to rotate: cron (five fields), `CRON_TZ=Zone …`, `@daily`, `@every 12h`; a run missed while down is made up at start",
 	"TIWKEYD_SPLAY":               "spread the targets over this long after the schedule's time, the same for a target every time",
-	"TIWKEYD_PROPAGATION":         "how late a receiver may see a change of the secret (Vault Agent: 5m)",
+	"TIWKEYD_PROPAGATION":         "how late a receiver may see a change of the secret (Vault Agent: 5m); where it is set, it is written into each keyring that says less",
 	"TIWKEYD_GRACE":               "how long the old key stays accepted; at least 10m, and no longer than `TIWKEYD_SCHEDULE` replaces 500 keys in",
 	"TIWKEYD_KEY_LENGTH":          "characters of a new key, 32 to 64",
 	"TIWKEYD_ATTEMPT_LIMIT":       "how long one new key is tried before it is rolled back",

@@ -60,7 +60,7 @@ func newCounts() *counts {
 			Help: "When the configuration in use was read."}),
 	}
 	for _, s := range []rotator.Step{rotator.StepObserve, rotator.StepAdopt, rotator.StepStage, rotator.StepHasten, rotator.StepClaim, rotator.StepPush,
-		rotator.StepReassert, rotator.StepCommit, rotator.StepRollback, rotator.StepRetire, rotator.StepRestore} {
+		rotator.StepReassert, rotator.StepCommit, rotator.StepRollback, rotator.StepRetire, rotator.StepRestore, rotator.StepRaise} {
 		c.steps.WithLabelValues(string(s), done)
 		c.steps.WithLabelValues(string(s), failed)
 	}

@@ -139,7 +139,7 @@ func (m *Monitor) ready(v view, now time.Time) error {
 	if n > shown {
 		more = ", …"
 	}
-	return fmt.Errorf("%d of %d targets are overdue by more than %s: %s%s", n, len(v.standings), overdueAfter(v.Policy), strings.Join(late, ", "), more)
+	return fmt.Errorf("%d of %d targets are overdue by more than %s: %s%s", n, len(v.standings), overdueAfter(rotator.Standing{}, v.Policy), strings.Join(late, ", "), more)
 }
 
 // Status is how things are, in a line.

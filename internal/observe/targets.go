@@ -64,8 +64,8 @@ func next(s rotator.Standing, of memory) time.Time {
 
 // overdueAfter is how long a rotation may take from when it is due: receivers come to accept
 // the key, it is tried for as long as it may be, and a visit may be one interval away.
-func overdueAfter(p rotator.Policy) time.Duration {
-	return p.Propagation + p.AttemptLimit + p.Reconcile
+func overdueAfter(s rotator.Standing, p rotator.Policy) time.Duration {
+	return max(p.Propagation, s.Propagation) + p.AttemptLimit + p.Reconcile
 }
 
 // overdue reports whether the key should have been replaced long ago. What came due while no
@@ -78,7 +78,7 @@ func overdue(s rotator.Standing, of memory, p rotator.Policy, now time.Time) boo
 	if d.Before(of.since) {
 		d = of.since
 	}
-	return now.Sub(d) > overdueAfter(p)
+	return now.Sub(d) > overdueAfter(s, p)
 }
 
 // LateAfter is how long after its PushAfter a pending key is in force at the latest, if all is well.
