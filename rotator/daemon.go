@@ -13,68 +13,81 @@ import (
 // at rest costs no goroutine and no timer.
 func (e *Engine) Run(ctx context.Context, targets []Target) {
 	e.Serve(targets...)
-	q := &queue{}
-	e.welcome(q)
-	work, back := make(chan *track), make(chan visit, maxVisits)
+	back := make(chan visit, 2*maxVisits)
 	var group sync.WaitGroup
-	for range maxVisits {
-		group.Go(func() {
-			for tr := range work {
-				back <- visit{tr, e.Visit(ctx, tr.target)}
-			}
-		})
+	var lanes lanes
+	for i := range lanes.lane {
+		work := make(chan *track)
+		lanes.lane[i].work = work
+		for range maxVisits {
+			group.Go(func() {
+				for tr := range work {
+					back <- visit{tr, e.Visit(ctx, tr.target)}
+				}
+			})
+		}
 	}
+	e.welcome(&lanes)
 	for last := e.clock.Now(); ctx.Err() == nil; {
 		now := e.clock.Now()
 		if now.Before(last) {
-			q.hurry(now) // the clock was set back: what was planned may be far off
+			lanes.hurry(now) // the clock was set back: what was planned may be far off
 		}
 		last = now
-		e.dispatch(ctx, q, work, back)
+		e.dispatch(ctx, &lanes, back)
 	}
 	e.progress.waits()
-	close(work)
+	for i := range lanes.lane {
+		close(lanes.lane[i].work)
+	}
 	group.Wait()
 	e.leave()
 }
 
 // dispatch hands out one visit that is due, or waits for something to happen.
-func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- *track, back <-chan visit) {
+func (e *Engine) dispatch(ctx context.Context, lanes *lanes, back <-chan visit) {
 	e.progress.works(e.clock.Steady())
+	e.proceed(lanes)
 	var timer <-chan time.Time
-	var hand chan<- *track
-	var next *track
-	if q.Len() > 0 {
-		first := (*q)[0]
-		if !e.keeps(first.tr) {
-			heap.Pop(q)
+	var first time.Time
+	var hand [2]chan<- *track
+	var next [2]*track
+	for i := range lanes.lane {
+		l := &lanes.lane[i]
+		if len(l.queue) == 0 {
+			continue
+		}
+		v := l.queue[0]
+		if !e.keeps(v.tr) {
+			heap.Pop(&l.queue)
 			return
 		}
-		if wait := first.at.Sub(e.clock.Now()); wait > 0 {
-			c, stop := e.clock.After(min(wait, longestSleep))
-			defer stop()
-			timer = c
+		if wait := v.at.Sub(e.clock.Now()); wait > 0 {
+			first = sooner(first, v.at)
 		} else {
-			hand, next = work, first.tr
-			next.behind = -wait
+			hand[i], next[i], v.tr.behind = l.work, v.tr, -wait
 		}
+	}
+	if !first.IsZero() {
+		c, stop := e.clock.After(min(first.Sub(e.clock.Now()), longestSleep))
+		defer stop()
+		timer = c
 	}
 	e.progress.waits()
 	select {
-	case hand <- next:
-		heap.Pop(q)
+	case hand[0] <- next[0]:
+		heap.Pop(&lanes.lane[0].queue)
+	case hand[1] <- next[1]:
+		heap.Pop(&lanes.lane[1].queue)
 	case v := <-back:
 		e.progress.works(e.clock.Steady())
 		if e.keeps(v.tr) {
-			if reason, news := e.unheard(v.tr); news {
-				v.at = ahead(reason)
-			}
-			heap.Push(q, v)
+			e.add(lanes, v)
 		}
 	case <-e.wake:
 		e.progress.works(e.clock.Steady())
-		e.welcome(q)
-		e.expedite(q)
+		e.welcome(lanes)
+		e.expedite(lanes)
 	case <-timer:
 	case <-ctx.Done():
 	}
@@ -82,25 +95,33 @@ func (e *Engine) dispatch(ctx context.Context, q *queue, work chan<- *track, bac
 
 // welcome takes in what is served since. After Reconfigure the target goes first that was left alone for
 // longest: in a flood of reloads the others would be visited again and again, and some never.
-func (e *Engine) welcome(q *queue) {
+func (e *Engine) welcome(lanes *lanes) {
 	now := e.clock.Now()
 	for _, tr := range e.arrivals() {
 		at := now
 		if last := tr.answered.wall; !last.IsZero() {
 			at = earlier(now, last)
 		}
-		heap.Push(q, visit{tr, at})
+		heap.Push(&lanes.lane[0].queue, visit{tr, at})
 	}
 }
 
 // expedite brings forward the targets that are asked for.
-func (e *Engine) expedite(q *queue) {
-	for i := range *q {
-		if reason, news := e.unheard((*q)[i].tr); news {
-			(*q)[i].at = ahead(reason)
+func (e *Engine) expedite(lanes *lanes) {
+	for i := range lanes.lane {
+		q := lanes.lane[i].queue
+		for j := range q {
+			if reason, news := e.unheard(q[j].tr); news {
+				q[j].at = ahead(reason)
+			}
 		}
+		heap.Init(&q)
 	}
-	heap.Init(q)
+	put := lanes.putOff
+	lanes.putOff = nil
+	for _, tr := range put {
+		e.add(lanes, visit{tr: tr})
+	}
 }
 
 // ahead is before all that is merely due: who asks for one target does not wait for thousands of

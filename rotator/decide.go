@@ -193,7 +193,7 @@ func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish,
 	if r := s.Keyring.Rotation; r != nil && !w.Paused {
 		due = p.plausible(r.RetryAt, now, jittered(p.Timing.RefusedMax)) // the last rotation failed
 	}
-	seen := (o.Sight == Seen || o.Sight == Forbidden) && o.younger(p.Reconcile+p.Timing.PushDeadline, now)
+	seen := (o.Sight == Seen || o.Sight == Forbidden) && o.younger(2*p.Reconcile, now) // in a wave looks are put off
 	wanted := w.Asked != "" || (!due.IsZero() && !now.Before(due))
 	retire, retires := decideRetire(s, o, now, p)
 	switch {

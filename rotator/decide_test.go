@@ -229,7 +229,7 @@ func TestDecide(t *testing.T) {
 		{"not long enough by the store's clock", set(previous(), func(c *situation) { c.s.Keyring.Keys[1].AcceptUntil, c.s.Written = minute(9999), minute(-62) }), StepWait, minute(1)},
 		{"no keyring, looked long ago", set(settled(), func(c *situation) { c.s.Keyring, c.o.At = nil, minute(-3) }), StepObserve, time.Time{}},
 		{"foreign key, adopt, looked long ago", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.o.At = keyF, AdoptKey, minute(-3) }), StepObserve, time.Time{}},
-		{"asked, looked long ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-13) }), StepObserve, time.Time{}},
+		{"asked, looked long ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-21) }), StepObserve, time.Time{}},
 
 		{"previous key in force, adopt: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AdoptKey }), StepReassert, time.Time{}},
 		{"revoking already, asked again: hastened once", set(pending(), func(c *situation) { c.w.Asked, c.s.Keyring.Rotation.Reason = ByRevoke, ByRevoke }), StepPush, time.Time{}},
@@ -242,7 +242,7 @@ func TestDecide(t *testing.T) {
 			c.p.Propagation, c.o.Since, c.s.Keyring.Rotation.Owner, c.s.Keyring.Rotation.LeaseUntil = 30*time.Minute, minute(-30), "other", minute(20)
 		}), StepWait, minute(20)},
 		{"pending, to be retried after the longest pause", set(pending(), func(c *situation) { c.s.Keyring.Rotation.RetryAt = minute(6) }), StepWait, minute(6)},
-		{"asked, looked a reconcile ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-11) }), StepStage, time.Time{}},
+		{"asked, looked two reconciles ago", set(settled(), func(c *situation) { c.w.Asked, c.o.At = BySignal, minute(-20) }), StepStage, time.Time{}},
 		{"what is to be retired goes before what is due", set(previous(), func(c *situation) { c.w.Due = minute(0) }), StepRetire, time.Time{}},
 		{"settled, forbidden, due before the next look", set(settled(), func(c *situation) {
 			c.o.Sight, c.o.At, c.o.NextLook, c.w.Due = Forbidden, minute(-10), minute(5), minute(3)

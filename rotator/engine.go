@@ -43,14 +43,14 @@ type Engine struct {
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
 
-	pace      pace                                         // of the rotations that nobody asked for
+	load      float64                                      // sets a second that the own pending keys need
 	turns     turns                                        // of the looks that can wait
 	stretched *Policy                                      // with the interval of looks that holds now
 	told      time.Duration                                // the interval that was last logged
 	schedules map[string]func(Target, time.Time) time.Time // that override due, by specification
 }
 
-// maxVisits is how many targets are dealt with at the same time.
+// maxVisits is how many targets of a lane are dealt with at the same time.
 const maxVisits = 32
 
 // Options are an Engine's parts. Store, API, Policy and Due are required.
@@ -79,7 +79,7 @@ type Options struct {
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
-	e := &Engine{clock: o.Clock, random: o.Random, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, maxVisits),
+	e := &Engine{clock: o.Clock, random: o.Random, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, 2*maxVisits),
 		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
@@ -136,7 +136,7 @@ func (e *Engine) configure(o Options, same bool) {
 	}
 	e.schedules, e.stretched = map[string]func(Target, time.Time) time.Time{}, nil
 	if !same {
-		e.silences, e.pace, e.turns = silences{}, pace{}, turns{}
+		e.silences, e.load, e.turns = silences{}, 0, turns{}
 		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0
 	}
 }
@@ -162,8 +162,8 @@ type track struct {
 	answered    moment        // when that call was answered, for all that is known
 	took        time.Duration // how long it took
 	wait        time.Duration // how long receivers get for the key that they may not know yet
-	load        float64       // guarded by Engine.mu: of its pending key, in pace.load
-	putOff      bool          // guarded by Engine.mu: in pace.held
+	load        float64       // guarded by Engine.mu: of its pending key, in Engine.load
+	putOff      bool          // at its last visit there was no room for its rotation
 	queued      bool          // a look that can wait has a number
 	turn        float64       // its number
 	latest      time.Time     // that the wall clock told, of what is remembered here
@@ -250,7 +250,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 
 // open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
-	tr.lastErr = nil
+	tr.lastErr, tr.putOff = nil, false
 	e.appease(tr)
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait

@@ -41,7 +41,7 @@ type coder struct {
 // before it compares them.
 func (s *scenario) horizon() time.Duration {
 	p := &s.policy
-	return max(p.Grace, p.Timing.RollbackKeep, p.Reconcile+p.Timing.PushDeadline, p.Timing.PushDeadline, p.AttemptLimit+p.Propagation, jittered(p.Timing.RefusedMin)) +
+	return max(p.Grace, p.Timing.RollbackKeep, 2*p.Reconcile, p.Timing.PushDeadline, p.AttemptLimit+p.Propagation, jittered(p.Timing.RefusedMin)) +
 		p.Timing.Skew + s.ahead[0].Abs() + s.ahead[1].Abs() + time.Minute
 }
 

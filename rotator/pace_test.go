@@ -66,47 +66,66 @@ func TestPace(t *testing.T) {
 				t.Errorf("%d keys are pending", pending)
 			}
 		}
-		if pending, done := pendings(); done != n || pending != 0 || math.Abs(e.pace.load) > 1e-9 || e.pace.held != 0 {
-			t.Errorf("after all: %d done, %d pending; %+v", done, pending, e.pace)
+		if pending, done := pendings(); done != n || pending != 0 || math.Abs(e.load) > 1e-9 {
+			t.Errorf("after all: %d done, %d pending; load %v", done, pending, e.load)
 		}
 		e.Drop(ts...)
 	})
 }
 
-// TestPaceForgets: a rotation that was put off and is no longer wanted is not counted any more, nor is
-// a target that is dropped.
+// TestPaceForgets: a target that is dropped takes no room, nor one for which a rotation is not wanted any more.
 func TestPaceForgets(t *testing.T) {
 	t.Parallel()
 	m := newMemory()
 	e, _ := engineOn(t, m, "me", nil, nil)
-	e.stageRate, e.pace.load = 0.001, 10
+	e.stageRate, e.load = 0.001, 10
 	stage, tr := Action{Step: StepStage}, e.track(codecTarget)
 	tr.snap = settled().s
-	for range 2 {
-		if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || e.pace.held != 1 || a.Until.Sub(e.clock.Now()) < 999*time.Second {
-			t.Errorf("%+v", a)
-		}
+	var l lanes
+	if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || !tr.putOff {
+		t.Errorf("%+v", a)
+	}
+	if e.add(&l, visit{tr: tr}); len(l.putOff) != 1 || len(l.lane[0].queue) != 0 {
+		t.Errorf("%+v", l)
+	}
+	if e.proceed(&l); len(l.putOff) != 1 {
+		t.Errorf("there is no room, and it goes on: %+v", l)
 	}
 	for _, a := range []struct {
 		a Action
 		w Wish
 	}{{Action{Step: StepWait}, Wish{}}, {stage, Wish{Asked: ByCommand}}} {
 		e.paced(tr, stage, Wish{})
-		if got := e.paced(tr, a.a, a.w); got != a.a || e.pace.held != 0 {
-			t.Errorf("%+v: %+v", got, e.pace)
+		if got := e.paced(tr, a.a, a.w); got != a.a || tr.putOff || tr.load != 0 {
+			t.Errorf("%+v: %+v", got, tr.load)
 		}
 	}
-	e.paced(tr, stage, Wish{})
 	e.loads(tr, 1)
 	e.loads(tr, 1)
 	e.Drop(codecTarget)
-	if e.pace != (pace{load: 10}) {
-		t.Errorf("%+v", e.pace)
+	if e.load != 10 {
+		t.Errorf("%v", e.load)
 	}
-	// However slow the limit and long the propagation, one rotation goes on.
-	e.pace.load, e.stageRate = 0, 0.0001
-	if a := e.paced(e.track(codecTarget), stage, Wish{}); a.Step != StepStage {
+	// However slow the limit and long the propagation, a rotation goes on.
+	e.load, e.stageRate = 0, 0.0001
+	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 || e.load != need(tablePolicy.Propagation) {
+		t.Errorf("%+v, load %v", l, e.load)
+	}
+	if a := e.paced(tr, stage, Wish{}); a.Step != StepStage || e.load != need(tablePolicy.Propagation) {
+		t.Errorf("%+v, load %v", a, e.load)
+	}
+	e.load = need(0)
+	if a := e.paced(e.track(Target{2, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
 		t.Errorf("%+v", a)
+	}
+	// Replicas share the limit.
+	e.load, tr.load, e.stageRate = 0, 0, 3*need(0)
+	if e.load = need(0); e.paced(tr, stage, Wish{}).Step != StepStage {
+		t.Error("alone it has the whole limit")
+	}
+	e.replicas = 3
+	if a := e.paced(e.track(Target{3, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
+		t.Errorf("%+v, load %v", a, e.load)
 	}
 }
 

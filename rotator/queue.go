@@ -13,12 +13,43 @@ type visit struct {
 // queue is a heap of visits, the next one first.
 type queue []visit
 
-// hurry brings every visit forward to now.
-func (q *queue) hurry(now time.Time) {
-	for i := range *q {
-		(*q)[i].at = earlier((*q)[i].at, now)
+// lanes are two queues, each with workers of its own. The visits of the second one are to set a key. In a
+// wave thousands of them wait for Tencent's limit, and nothing else is to wait for them: not a keyring that
+// has to be read in time for it to count, nor a rotation that is to be begun.
+type lanes struct {
+	lane   [2]lane
+	putOff []*track // rotations for which there was no room, in order
+}
+
+type lane struct {
+	queue queue
+	work  chan *track
+}
+
+// add takes in the visit that comes next.
+func (e *Engine) add(l *lanes, v visit) {
+	k, i := v.tr.snap.Keyring, 0
+	if k != nil && k.Pending() != nil && !v.at.Before(readyAt(k, k.Pending(), v.tr.obs, e.clock.Now(), e.policy.of(k))) {
+		i = 1
 	}
-	heap.Init(q)
+	if reason, news := e.unheard(v.tr); news {
+		v.at = ahead(reason)
+	} else if v.tr.putOff {
+		l.putOff = append(l.putOff, v.tr)
+		return
+	}
+	heap.Push(&l.lane[i].queue, v)
+}
+
+// hurry brings every visit forward to now.
+func (l *lanes) hurry(now time.Time) {
+	for i := range l.lane {
+		q := l.lane[i].queue
+		for j := range q {
+			q[j].at = earlier(q[j].at, now)
+		}
+		heap.Init(&q)
+	}
 }
 
 func (q queue) Len() int { return len(q) }

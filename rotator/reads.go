@@ -46,7 +46,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.currentSeen.see(cur, lost, now.steady)
 	tr.snap, tr.storeFails = s, 0
 	load := 0.0
-	if !pend.IsZero() {
+	if !pend.IsZero() && s.Keyring.Rotation.Owner == e.policy.Owner {
 		load = need(tr.wait)
 	}
 	e.loads(tr, load)

@@ -53,7 +53,6 @@ func (e *Engine) dropLocked(tr *track) {
 	}
 	if !tr.held && e.tracks[tr.target] == tr {
 		e.loadLocked(tr, 0)
-		e.releaseLocked(tr)
 		delete(e.tracks, tr.target)
 	}
 }

@@ -58,9 +58,13 @@ func dueAtOnce(t *testing.T, members, n int, propagation time.Duration) {
 	_, r, w, c := count()
 	f.stopAll()
 	each := func(x int) float64 { return float64(x) / float64(n) }
+	used, least := float64(n)/limit/(took-propagation).Seconds(), 0.95
+	if n < 10_000 {
+		least = 0.9 // the limiter takes a while to find the limit
+	}
 	t.Logf("%d replicas, %d targets, propagation %s: %d rotations in %s, %.3f of the limit from the first key that can be set; per rotation %.1f reads (%.0f a second), %.2f writes, %.2f calls",
-		members, n, propagation, commits, took.Round(time.Second), float64(n)/limit/(took-propagation).Seconds(), each(r-reads), float64(r-reads)/took.Seconds(), each(w-writes), each(c-calls))
-	if f.fault != "" || commits != n {
-		t.Errorf("%d of %d targets have got their key after %s; %s", commits, n, took, f.fault)
+		members, n, propagation, commits, took.Round(time.Second), used, each(r-reads), float64(r-reads)/took.Seconds(), each(w-writes), each(c-calls))
+	if f.fault != "" || commits != n || used < least {
+		t.Errorf("%d of %d targets have got their key after %s, at %.3f of the limit; %s", commits, n, took, used, f.fault)
 	}
 }
