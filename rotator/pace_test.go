@@ -106,15 +106,14 @@ func TestPaceForgets(t *testing.T) {
 	if e.load != 10 {
 		t.Errorf("%v", e.load)
 	}
-	// However slow the limit and long the propagation, a rotation goes on.
-	e.load, e.stageRate = 0, 0.0001
-	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 || e.load != need(tablePolicy.Propagation) {
+	// However slow the limit, one rotation goes on, which has its room already.
+	e.load, e.stageRate, e.policy.Propagation = 0, 0.0001, 0
+	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 || e.load != need(0) {
 		t.Errorf("%+v, load %v", l, e.load)
 	}
-	if a := e.paced(tr, stage, Wish{}); a.Step != StepStage || e.load != need(tablePolicy.Propagation) {
+	if a := e.paced(tr, stage, Wish{}); a.Step != StepStage || e.load != need(0) {
 		t.Errorf("%+v, load %v", a, e.load)
 	}
-	e.load = need(0)
 	if a := e.paced(e.track(Target{2, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
 		t.Errorf("%+v", a)
 	}
@@ -126,6 +125,60 @@ func TestPaceForgets(t *testing.T) {
 	e.replicas = 3
 	if a := e.paced(e.track(Target{3, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
 		t.Errorf("%+v, load %v", a, e.load)
+	}
+}
+
+// TestLanes: a visit that is to set a key has workers of its own, and what is asked for goes first.
+func TestLanes(t *testing.T) {
+	t.Parallel()
+	at := time.Now().Add(time.Minute)
+	ready := func(by time.Duration) *Keyring {
+		k := pending().s.Keyring
+		k.Keys[1].CreatedAt, k.Keys[1].PushAfter = at.Add(by-tablePolicy.Propagation), at.Add(by)
+		return k
+	}
+	for name, c := range map[string]struct {
+		k    *Keyring
+		ask  Reason
+		lane int
+		at   time.Time
+	}{
+		"settled":                        {settled().s.Keyring, "", 0, at},
+		"no keyring":                     {nil, "", 0, at},
+		"a key to be read":               {ready(time.Second), "", 0, at},
+		"a key to be set":                {ready(0), "", 1, at},
+		"a key to be set, and it leaked": {ready(0), ByRevoke, 1, ahead(ByRevoke)},
+		"asked for":                      {settled().s.Keyring, ByCommand, 0, ahead(ByCommand)},
+	} {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		tr := e.track(codecTarget)
+		if tr.snap.Keyring = c.k; c.ask != "" {
+			e.Ask(c.ask, codecTarget)
+		}
+		var l lanes
+		e.add(&l, visit{tr, at})
+		if q := l.lane[c.lane].queue; len(q) != 1 || !q[0].at.Equal(c.at) || len(l.lane[1-c.lane].queue) != 0 {
+			t.Errorf("%s: %+v", name, l)
+		}
+		l = lanes{putOff: []*track{tr, e.track(Target{2, WhiteboardPush})}}
+		e.track(Target{2, WhiteboardPush}).putOff = true
+		tr.putOff = true
+		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[0].queue) != 1) {
+			t.Errorf("%s, put off: %+v", name, l)
+		}
+	}
+}
+
+// TestOwnLoad: only keys that this replica is to set take room.
+func TestOwnLoad(t *testing.T) {
+	t.Parallel()
+	for owner, want := range map[string]float64{"me": need(tablePolicy.Propagation), "other": 0} {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		s := pending().s
+		s.Keyring.Rotation.Owner = owner
+		if e.took(e.track(codecTarget), s, e.moment()); math.Abs(e.load-want) > 1e-9 {
+			t.Errorf("a key of %s: %v, want %v", owner, e.load, want)
+		}
 	}
 }
 
