@@ -85,6 +85,7 @@ func TestExhaustive(t *testing.T) {
 		{"no keyring yet, with a pause", true, ordinary(once(1, 1), empty, folded)},
 		{"no keyring and no key yet, with a pause", true, ordinary(once(1, 1), unsigned, folded)},
 		{"the key in force cannot be read, with a pause", true, ordinary(once(1, 1), forbidden, folded)},
+		{"what Tencent tells is out of date, with a pause", true, ordinary(budget{all: 2, tencent: 2, pause: 1}, lagging, folded)},
 		{"clocks disagree, with a pause", true, ordinary(once(1, 1), skewed, folded)},
 	} {
 		if c.full && !full {
