@@ -208,3 +208,25 @@ func TestSetAt(t *testing.T) {
 		}
 	}
 }
+
+// TestRetiredIsKept: what went stays remembered in the keyring through many visits, and not in memory.
+func TestRetiredIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, target := newMemory(), targets(1)[0]
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		stop := running(e, targets(1))
+		defer stop()
+		for _, reason := range []Reason{ByCommand, ByRevoke, ByCommand} {
+			e.Ask(reason, target)
+			time.Sleep(tablePolicy.Grace + time.Hour)
+		}
+		if k := m.keyring(target); len(k.Retired) != 2 || len(k.Revoked) != 1 || len(k.Keys) != 1 {
+			t.Errorf("%d retired, %d revoked, %s", len(k.Retired), len(k.Revoked), describe(k))
+		}
+		if k := e.track(target).snap.Keyring; len(k.Retired)+len(k.Revoked) != 0 {
+			t.Errorf("%d and %d stay in memory", len(k.Retired), len(k.Revoked))
+		}
+	})
+}

@@ -220,6 +220,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	}
 	e.progress.mark(tr, e.clock.Steady())
 	defer e.progress.end(tr)
+	defer tr.lighten()
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
@@ -246,6 +247,15 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
+}
+
+// lighten drops what only a write needs, before which the keyring is read again.
+func (tr *track) lighten() {
+	if k := tr.snap.Keyring; k != nil && len(k.Retired)+len(k.Revoked) > 0 {
+		k = k.Clone()
+		k.Retired, k.Revoked = nil, nil
+		tr.snap.Keyring = k
+	}
 }
 
 // open begins a visit with a read of the keyring: nothing is decided from memory.
