@@ -41,7 +41,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	c.time(p, o.At)
 	c.until(p, o.NextLook)
 	c.until(p, o.NextPush)
-	c.until(p, o.NextPutBack)
+	p.put(plain, max(0, seconds(tr.contest.rest-w.now.Sub(dawn)))) // which o.NextPutBack tells
 	if p.int(tr.contest.times); tr.contest.times > 0 {
 		c.age(p, tr.contest.last, contestSpan)
 	}
@@ -112,25 +112,27 @@ func (c *coder) snapshot(p *part, now view, s Snapshot, me int) {
 }
 
 // sure codes what Tencent said that it had set, and when, if that may count: at a commit, and before a
-// key goes that is there now. One that goes later wants it said later.
+// key goes whose time was over by then. One that goes later wants it said later.
 func (c *coder) sure(p *part, w *world, tr *track) {
 	rings := []*Keyring{w.newest().ring, w.older(), tr.snap.Keyring}
 	if w.late != nil {
 		rings = append(rings, w.late.ring)
 	}
-	has := func(s State) bool {
-		return slices.ContainsFunc(rings, func(k *Keyring) bool { return k != nil && k.find(s) != nil })
+	over := tr.surely.wall.Add(c.policy.Timing.Skew + c.ahead[0].Abs() + c.ahead[1].Abs())
+	key, at := Key{}, time.Time{}
+	for _, k := range rings {
+		for i := 0; k != nil && i < len(k.Keys); i++ {
+			switch e := &k.Keys[i]; {
+			case tr.sure.IsZero():
+			case e.State == Pending && e.Key.Equal(tr.sure):
+				key = tr.sure
+			case e.State == Previous && !e.AcceptUntil.After(over):
+				key, at = tr.sure, tr.surely.wall
+			}
+		}
 	}
-	if !tr.sure.IsZero() && (has(Pending) || has(Previous)) {
-		p.key(tr.sure)
-	} else {
-		p.key(Key{})
-	}
-	if !tr.sure.IsZero() && has(Previous) {
-		c.time(p, tr.surely.wall)
-	} else {
-		c.time(p, time.Time{})
-	}
+	p.key(key)
+	c.time(p, at)
 }
 
 // previous codes since when the previous keys of a keyring have been seen.
