@@ -180,7 +180,7 @@ var (
 		jsonv2.MarshalFunc(func(d time.Duration) ([]byte, error) { return json.Marshal(int64(d / time.Second)) })))
 	asRead = jsonv2.WithUnmarshalers(jsonv2.JoinUnmarshalers(
 		jsonv2.UnmarshalFunc(func(raw []byte, t *time.Time) error {
-			if json.Unmarshal(raw, t) != nil || (!t.IsZero() && (t.Year() < 1 || t.Year() > 9998)) {
+			if json.Unmarshal(raw, t) != nil || (!t.IsZero() && (t.UTC().Year() < 1 || t.UTC().Year() > 9998)) {
 				return errUnreadable
 			}
 			return nil

@@ -119,8 +119,8 @@ func (e *Engine) expedite(lanes *lanes) {
 	}
 	put := lanes.putOff
 	lanes.putOff = nil
-	for _, tr := range put {
-		e.add(lanes, visit{tr: tr})
+	for _, v := range put {
+		e.add(lanes, v)
 	}
 }
 

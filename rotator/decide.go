@@ -137,6 +137,8 @@ func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy
 		return Action{}, false
 	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero() && !s.Keyring.went(o.Key):
 		return adopt(o, now, p, "a foreign key is in force"), true
+	case len(cur.Key.Reveal()) > MaxKeyLength:
+		return Action{}, false // Tencent does not take it back: the next key puts it right
 	case now.Before(known):
 		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted", Watch: true}, true
 	case now.Before(o.NextPush):

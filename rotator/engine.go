@@ -117,6 +117,9 @@ func (e *Engine) Reconfigure(o Options, same bool) {
 			tr.asks = tr.heard + 1
 		}
 		tr.lookFails, tr.pushFails, tr.obs.NextLook, tr.obs.NextPush = 0, 0, time.Time{}, time.Time{}
+		if tr.obs.Sight == Forbidden {
+			tr.forget() // that may have been mended
+		}
 	}
 	e.share(e.replicas, e.place)
 }
@@ -134,7 +137,7 @@ func (e *Engine) configure(o Options, same bool) {
 	if e.share == nil {
 		e.share = func(int, int) {}
 	}
-	e.schedules, e.stretched = map[string]func(Target, time.Time) time.Time{}, nil
+	e.schedules, e.stretched, e.longer = map[string]func(Target, time.Time) time.Time{}, nil, sync.Once{}
 	if !same {
 		e.silences, e.load, e.turns = silences{}, 0, turns{}
 		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0

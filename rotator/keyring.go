@@ -171,9 +171,10 @@ func (k *Keyring) Named() (*Keyring, error) {
 	return k.Revised(nil)
 }
 
-// Continues reports whether k can be a later version of was, as far as is known: it is of the same life.
+// Continues reports whether k can be the version after was, as far as is known: it is of the same life,
+// or was the first to be given one, since was is an older program's.
 func (k *Keyring) Continues(was *Keyring) bool {
-	return was == nil || was.Life == "" || k.Life == "" || was.Life == k.Life
+	return was == nil || k.Life == "" || k.Life == was.Life || (was.Life == "" && k.Life == k.Revision)
 }
 
 // Revised is k with a revision of its own, from a source of randomness, and with a life if it has none. Version and revision together tell a write

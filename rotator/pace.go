@@ -32,30 +32,35 @@ func (e *Engine) loadLocked(tr *track, load float64) {
 // roomLocked reports whether a key of a target can be pending, too, and takes the room for it. However slow
 // the limit and long the propagation, there is room for one. The caller holds e.mu.
 func (e *Engine) roomLocked(tr *track) bool {
+	const rounding = 1e-9 // of all that was added and taken away
 	n := need(e.policy.of(tr.snap.Keyring).Propagation)
-	if e.load-tr.load+n > max(e.stageRate/float64(e.replicas), need(0)) {
+	if e.load-tr.load+n > max(e.stageRate/float64(e.replicas), need(0))+rounding {
 		return false
 	}
 	e.loadLocked(tr, n)
 	return true
 }
 
-// paced puts a rotation off if there is no room for it: a is then a wait.
+// paced puts a rotation off if there is no room for it: a is then a wait, at the longest until it is time
+// to look at the target. A key that waits for something else than its turn takes no room.
 func (e *Engine) paced(tr *track, a Action, w Wish) Action {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if a.Step == StepWait && e.ready(tr, e.clock.Now()) {
+		e.loadLocked(tr, 0)
+	}
 	if tr.putOff = a.Step == StepStage && w.Asked == "" && e.stageRate > 0 && !e.roomLocked(tr); tr.putOff {
-		return Action{Step: StepWait, Until: e.clock.Now().Add(paceSlack), Why: "enough rotations are under way"}
+		return Action{Step: StepWait, Until: e.clock.Now().Add(e.intervalLocked()), Why: "enough rotations are under way"}
 	}
 	return a
 }
 
-// proceed has the first of those that were put off visited, as far as there is room.
+// proceed has the first of those that were put off visited, as far as there is room or they have waited for
+// long enough.
 func (e *Engine) proceed(l *lanes) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for len(l.putOff) > 0 && e.roomLocked(l.putOff[0]) {
-		heap.Push(&l.lane[0].queue, visit{l.putOff[0], e.clock.Now()})
-		l.putOff = l.putOff[1:]
+	for now := e.clock.Now(); len(l.putOff) > 0 && (e.roomLocked(l.putOff[0].tr) || !now.Before(l.putOff[0].at)); l.putOff = l.putOff[1:] {
+		heap.Push(&l.lane[0].queue, visit{l.putOff[0].tr, now})
 	}
 }

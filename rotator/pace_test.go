@@ -85,12 +85,18 @@ func TestPaceForgets(t *testing.T) {
 	if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || !tr.putOff {
 		t.Errorf("%+v", a)
 	}
-	if e.add(&l, visit{tr: tr}); len(l.putOff) != 1 || len(l.lane[0].queue) != 0 {
+	later := time.Now().Add(time.Hour)
+	if e.add(&l, visit{tr, later}); len(l.putOff) != 1 || len(l.lane[0].queue) != 0 {
 		t.Errorf("%+v", l)
 	}
 	if e.proceed(&l); len(l.putOff) != 1 {
 		t.Errorf("there is no room, and it goes on: %+v", l)
 	}
+	l.putOff[0].at = time.Now()
+	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 {
+		t.Errorf("it was put off for long, and is not looked at: %+v", l)
+	}
+	l = lanes{putOff: []visit{{tr, later}}}
 	for _, a := range []struct {
 		a Action
 		w Wish
@@ -116,6 +122,13 @@ func TestPaceForgets(t *testing.T) {
 	}
 	if a := e.paced(e.track(Target{2, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
 		t.Errorf("%+v", a)
+	}
+	// Sixty sixtieths are a whole.
+	e.load, tr.load, e.stageRate = 0, 0, 1
+	for i := range 60 {
+		if a := e.paced(e.track(Target{int64(100 + i), WhiteboardPush}), stage, Wish{}); a.Step != StepStage {
+			t.Errorf("no room for the %d. key: load %v", i+1, e.load)
+		}
 	}
 	// Replicas share the limit.
 	e.load, tr.load, e.stageRate = 0, 0, 3*need(0)
@@ -160,10 +173,10 @@ func TestLanes(t *testing.T) {
 		if q := l.lane[c.lane].queue; len(q) != 1 || !q[0].at.Equal(c.at) || len(l.lane[1-c.lane].queue) != 0 {
 			t.Errorf("%s: %+v", name, l)
 		}
-		l = lanes{putOff: []*track{tr, e.track(Target{2, WhiteboardPush})}}
+		l = lanes{putOff: []visit{{tr, at}, {e.track(Target{2, WhiteboardPush}), at}}}
 		e.track(Target{2, WhiteboardPush}).putOff = true
 		tr.putOff = true
-		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[0].queue) != 1) {
+		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[c.lane].queue) != 1) {
 			t.Errorf("%s, put off: %+v", name, l)
 		}
 	}

@@ -18,7 +18,7 @@ type queue []visit
 // has to be read in time for it to count, nor a rotation that is to be begun.
 type lanes struct {
 	lane   [2]lane
-	putOff []*track // rotations for which there was no room, in order
+	putOff []visit // rotations for which there was no room, in order
 }
 
 type lane struct {
@@ -28,17 +28,23 @@ type lane struct {
 
 // add takes in the visit that comes next.
 func (e *Engine) add(l *lanes, v visit) {
-	k, i := v.tr.snap.Keyring, 0
-	if k != nil && k.Pending() != nil && !v.at.Before(readyAt(k, k.Pending(), v.tr.obs, e.clock.Now(), e.policy.of(k))) {
+	i := 0
+	if e.ready(v.tr, v.at) {
 		i = 1
 	}
 	if reason, news := e.unheard(v.tr); news {
 		v.at = ahead(reason)
 	} else if v.tr.putOff {
-		l.putOff = append(l.putOff, v.tr)
+		l.putOff = append(l.putOff, v)
 		return
 	}
 	heap.Push(&l.lane[i].queue, v)
+}
+
+// ready reports whether every receiver accepts a target's pending key at a time.
+func (e *Engine) ready(tr *track, at time.Time) bool {
+	k := tr.snap.Keyring
+	return k != nil && k.Pending() != nil && !at.Before(readyAt(k, k.Pending(), tr.obs, e.clock.Now(), e.policy.of(k)))
 }
 
 // hurry brings every visit forward to now.

@@ -109,7 +109,16 @@ func TestReconfigure(t *testing.T) {
 			var shared string
 			o := e.parts()
 			o.Share = func(replicas, place int) { shared = fmt.Sprint(replicas, place) }
+			e.track(ts[1]).obs.Sight = Forbidden
+			e.longer.Do(func() {})
 			e.Reconfigure(o, same)
+			if sight := e.track(ts[1]).obs.Sight; sight != Unseen {
+				t.Errorf("%t: a right that was missing is not asked for again: %v", same, sight)
+			}
+			told := false
+			if e.longer.Do(func() { told = true }); !told {
+				t.Errorf("%t: what another configuration was told counts for this one", same)
+			}
 			e.Drop(ts[1])
 			if n := len(e.Standings()); n != 2 || len(e.Targets()) != 2 || len(e.Asked()) != 1 {
 				t.Errorf("%t: %d targets stand, asked for: %v", same, n, e.Asked())

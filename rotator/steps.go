@@ -172,7 +172,7 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 // writeFailure writes down that something failed. Whoever wrote in between knows as much.
 func (e *Engine) writeFailure(ctx context.Context, tr *track, k *Keyring) error {
 	err := e.write(ctx, tr, k)
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ErrConflict) && !errors.Is(err, ErrAnotherLife) {
 		return e.read(ctx, tr)
 	}
 	return err

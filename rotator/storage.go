@@ -43,7 +43,7 @@ func (e *Engine) read(ctx context.Context, tr *track) error {
 		e.log.Info("the store answers again", "target", tr.target.String(), "store", e.store.String())
 	}
 	e.notice(tr, s)
-	if was := tr.snap.Keyring; was != nil && s.Keyring != nil && !s.Keyring.Continues(was) {
+	if was := tr.snap.Keyring; was != nil && s.Keyring != nil && was.Life != "" && was.Life != s.Keyring.Life {
 		e.log.Warn("the keyring was deleted and made anew since it was read last", "target", tr.target.String())
 	}
 	if !tr.snap.sameCurrent(s) {

@@ -41,7 +41,7 @@ func (e *Engine) urgency(tr *track, a Action, w Wish) Urgency {
 		return Looking
 	case k == nil:
 		return Routine
-	case a.Step == StepReassert:
+	case a.Step == StepReassert && tr.obs.Sight == Seen && !tr.obs.Key.Equal(k.CallbackKey()):
 		return Alarm
 	}
 	reason, since := w.Asked, w.Due

@@ -26,7 +26,7 @@ func TestUrgency(t *testing.T) {
 		{settled, Action{Step: StepObserve}, Wish{Due: now.Add(-2 * time.Hour)}, Overdue},
 		{settled, Action{Step: StepObserve}, Wish{Due: now, Asked: ByCommand}, Requested},
 		{settled, Action{Step: StepObserve}, Wish{Due: now, Asked: ByRevoke}, Alarm},
-		{settled, Action{Step: StepReassert}, Wish{}, Alarm},
+		{settled, Action{Step: StepReassert}, Wish{}, Routine}, // before an old key goes
 		{pending(BySchedule, time.Minute), Action{Step: StepPush}, Wish{}, Routine},
 		{pending(ByAdopt, 2*time.Hour), Action{Step: StepPush}, Wish{}, Overdue},
 		{pending(BySignal, time.Minute), Action{Step: StepPush}, Wish{}, Requested},
@@ -36,6 +36,15 @@ func TestUrgency(t *testing.T) {
 		tr := &track{snap: Snapshot{Keyring: r.k}}
 		if got := e.urgency(tr, r.a, r.w); got != r.want {
 			t.Errorf("%d: %s, want %s", i, got, r.want)
+		}
+	}
+	for _, r := range []struct {
+		inForce Key
+		want    Urgency
+	}{{Key{}, Alarm}, {keyF, Alarm}, {settled.CallbackKey(), Routine}} {
+		tr := &track{snap: Snapshot{Keyring: settled}, obs: Observation{Sight: Seen, Key: r.inForce}}
+		if got := e.urgency(tr, Action{Step: StepReassert}, Wish{}); got != r.want {
+			t.Errorf("%s is in force: %s, want %s", r.inForce, got, r.want)
 		}
 	}
 	if u := UrgencyOf(context.Background()); u != Routine {

@@ -274,6 +274,25 @@ func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(rotato
 	}
 	write("second", now.Version, now.Version+1) // it goes on
 	remove(target)
-	write("", 0, 2) // as an older program makes it, whose first write by this one gives it a life
-	write("third", 2, 3)
+	write("", 0, 3) // as an older program makes it
+	if _, err := s.Write(t.Context(), target, old.Keyring, old.Version); !errors.Is(err, rotator.ErrAnotherLife) {
+		t.Errorf("a write over a keyring of an older program: %v", err)
+	}
+	now, err = s.Read(t.Context(), target)
+	if err != nil || now.Keyring.Life == "first" || now.Keyring.CallbackKey().ID() != "id2" {
+		t.Fatalf("after it: %+v, %v", now.Keyring, err)
+	}
+	remove(target)
+	write("", 0, 3)
+	now, err = s.Read(t.Context(), target)
+	if err != nil || now.Keyring.Life != "" {
+		t.Fatalf("%+v, %v", now.Keyring, err)
+	}
+	first, err := now.Keyring.Revised(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(t.Context(), target, first, now.Version); err != nil {
+		t.Errorf("the write that gives it a life: %v", err)
+	}
 }

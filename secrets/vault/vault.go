@@ -259,7 +259,7 @@ func (s *Store) continued(ctx context.Context, t rotator.Target, k *rotator.Keyr
 		_, err = s.put(ctx, t, was, version+1)
 	}
 	if err != nil {
-		return fmt.Errorf("put the keyring back that was made anew: %w", err)
+		return errors.Join(rotator.ErrAnotherLife, fmt.Errorf("put the new one back: %w", err))
 	}
 	return rotator.ErrAnotherLife
 }
