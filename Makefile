@@ -66,7 +66,7 @@ torture: vault ## 14 min, or TIME and UPGRADE: real processes to which everythin
 	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
 	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
-	TIWKEYD_UPGRADE_TIME=$(UPGRADE) TIWKEYD_TORTURE_SEED=$(SEED) $(GO) test -tags torture \
+	[ -z "$(UPGRADE)" ] || TIWKEYD_UPGRADE_TIME=$(UPGRADE) TIWKEYD_TORTURE_SEED=$(SEED) $(GO) test -tags torture \
 	  -count 1 -timeout 0 -run '^TestUpgradeAndBack$$' -v ./cmd/tiwkeyd
 
 build: ## one static binary
