@@ -150,7 +150,16 @@ func (w *world) seed() {
 					w.t.Error(err)
 				}
 				w.tiw.SetKey(t.SdkAppID, service, key.Reveal())
-				k := &rotator.Keyring{Target: t, RotatedAt: at, Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, PushAfter: at, ActivatedAt: at}}}
+				// As a keyring is after some rotations.
+				k := &rotator.Keyring{Target: t, RotatedAt: at, Overrides: &rotator.Overrides{Propagation: new(propagation)},
+					Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, PushAfter: at, ActivatedAt: at, Confirmed: true}}}
+				for range 16 {
+					gone, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+					if err != nil {
+						w.t.Error(err)
+					}
+					k.Retired = append(k.Retired, gone.Fingerprint())
+				}
 				if _, err := w.store.Write(context.Background(), t, k, 0); err != nil {
 					w.t.Error(err)
 				}
@@ -166,6 +175,9 @@ func (w *world) seed() {
 	defer w.mu.Unlock()
 	w.applied = nil // what counts is what is set from now on
 }
+
+// propagation is how late receivers may be here.
+const propagation = 15 * time.Second
 
 // counts is a picture of the counters.
 type counts struct {
@@ -291,5 +303,5 @@ func build(t *testing.T) string {
 func environment(w *world, more ...string) []string {
 	return append([]string{"HOME=" + w.t.TempDir(), "PATH=" + os.Getenv("PATH"), "TZ=UTC", "VAULT_ADDR=" + w.proxy, "VAULT_TOKEN=" + w.vault.Token,
 		"TENCENTCLOUD_SECRET_ID=" + secretID, "TENCENTCLOUD_SECRET_KEY=" + secretKey, "ENDPOINT=" + w.tiwURL, "TIWKEYD_TENCENT_ENDPOINT=" + w.tiwURL,
-		"TIWKEYD_DISCOVER=true", "TIWKEYD_PROPAGATION=15s", "TIWKEYD_GRACE=10m"}, more...)
+		"TIWKEYD_DISCOVER=true", "TIWKEYD_PROPAGATION=" + propagation.String(), "TIWKEYD_GRACE=10m"}, more...)
 }
