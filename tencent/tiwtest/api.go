@@ -141,7 +141,7 @@ func (s *Server) do(c call, id int64, key string, late bool) {
 func (s *Server) answer(w http.ResponseWriter, c call, id int64, request string) {
 	fields := map[string]any{"RequestId": request}
 	if c.verb == "Describe" {
-		fields["Callback"], fields["CallbackKey"] = "", s.KeyInForce(id, c.service)
+		fields["Callback"], fields["CallbackKey"] = "", s.told(id, c.service)
 	}
 	respond(w, fields)
 }

@@ -50,6 +50,7 @@ type secret struct{ key, token string }
 type app struct {
 	keys     map[string]string // by service; absent or "": callbacks are unsigned
 	refusals map[string]string // error code by "Set" or "Describe"
+	tell     func(inForce string) string
 }
 
 // Applied is one change of a key.
@@ -146,6 +147,24 @@ func (s *Server) RefuseAlways(id int64, verb, code string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apps[id].refusals[verb] = code
+}
+
+// Tell has Describe answer, about an application, what f makes of the key in force; nil ends that.
+func (s *Server) Tell(id int64, f func(inForce string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[id].tell = f
+}
+
+// told is what Describe answers.
+func (s *Server) told(id int64, service string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[id]
+	if a.tell != nil {
+		return a.tell(a.keys[service])
+	}
+	return a.keys[service]
 }
 
 // Calls counts the calls of an API that were authenticated.
