@@ -44,6 +44,7 @@ func TestDoubt(t *testing.T) {
 			c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.o.Key = c.s.Keyring.Keys[1:], true, Key{}
 		}), StepWait, minute(10)},
 		{"nobody was told that the current key was set", unconfirmed(), StepReassert, time.Time{}},
+		{"the key that goes was sent in doubt when it was current", previous().with(func(c *situation) { c.s.Keyring.Keys[1].Doubts = 1 }), StepReassert, time.Time{}},
 		{"it was set again", unconfirmed().with(func(c *situation) { c.o.SetAt = t0 }), StepRetire, time.Time{}},
 		{"what was refused goes by a look alone", unconfirmed().with(func(c *situation) { c.s.Keyring.Keys[1].ActivatedAt = time.Time{} }), StepRetire, time.Time{}},
 		{"one can go, and one that cannot stands after it", previous().with(func(c *situation) {
@@ -116,7 +117,7 @@ func TestDoubtIsWrittenDown(t *testing.T) {
 			_ = e.Settle(t.Context(), target, ByCommand)
 			k := m.keyring(target)
 			if c.confirmed {
-				if cur := k.Current(); !cur.Confirmed || cur.Doubts != c.doubts+1 {
+				if cur := k.Current(); !cur.Confirmed || cur.Doubts != c.doubts {
 					t.Errorf("%s: %s", name, describe(k))
 				}
 				return
@@ -229,4 +230,52 @@ func TestRetiredIsKept(t *testing.T) {
 			t.Errorf("%d and %d stay in memory", len(k.Retired), len(k.Revoked))
 		}
 	})
+}
+
+// TestPutBackIsWrittenDown: a request to set the current key again is in the keyring before it is sent, and
+// out of it once it is over, unless a pending key may have been sent meanwhile.
+func TestPutBackIsWrittenDown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		errs []error
+		want int
+	}{
+		"set":             {nil, 0},
+		"refused":         {refuse(1, Refused, "x"), 0},
+		"refused for now": {refuse(1, RefusedForNow, "x"), 0},
+		"in doubt":        {refuse(1, Doubtful, "x"), 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, target := newMemory(), targets(1)[0]
+			m.adoptedKey(target, "value")
+			m.inForce[target], m.setErrs = keyF, c.errs
+			e, _ := engineOn(t, m, "me", nil, nil)
+			stop := running(e, targets(1))
+			time.Sleep(time.Second)
+			if n := m.setCalls(target); n != 1 || m.keyring(target).Current().Doubts != 1 {
+				t.Errorf("%s: %d Set calls, %s", name, n, describe(m.keyring(target)))
+			}
+			time.Sleep(time.Hour)
+			e.Ask(ByCommand, target)
+			time.Sleep(time.Second)
+			stop()
+			if k := m.keyring(target); k.Pending() == nil || k.Current().Doubts != c.want || !m.signing(target).Equal(k.CallbackKey()) {
+				t.Errorf("%s: %s", name, describe(k))
+			}
+		})
+	}
+	for tried, want := range map[int]int{0: 2, 1: 3} {
+		m, target := newMemory(), codecTarget
+		m.adoptedKey(target, "value")
+		e, _ := engineOn(t, m, "me", nil, nil)
+		tr := e.track(target)
+		if err := e.read(t.Context(), tr); err != nil {
+			t.Fatal(err)
+		}
+		k := tr.snap.Keyring.staged(keyP, "r", ByCommand, time.Now(), &tablePolicy)
+		k.Keys[0].Doubts, k.Keys[1].Doubts, tr.over = 3, tried, k.CallbackKey()
+		if err := e.write(t.Context(), tr, k); err != nil || m.keyring(target).Current().Doubts != want || !tr.over.IsZero() {
+			t.Errorf("%v, %s", err, describe(m.keyring(target)))
+		}
+	}
 }

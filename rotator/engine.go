@@ -176,6 +176,7 @@ type track struct {
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
 	set          Key     // what Tencent last said it had set, until it is seen in force
+	over         Key     // the current key, of which a request to set it is over, but not yet written down so
 	sure         Key     // what Tencent last said it had set, and
 	surely       moment  // when the request for it was begun
 	lastErr      error   // why the last visit got stuck, nil if it did not

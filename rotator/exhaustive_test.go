@@ -74,6 +74,7 @@ func TestExhaustive(t *testing.T) {
 		{"the key in force cannot be read", false, ordinary(once(1, 0), forbidden)},
 		{"clocks disagree", false, ordinary(once(1, 0), skewed)},
 		{"what Tencent tells is out of date", false, ordinary(budget{all: 2, tencent: 2}, lagging)},
+		{"what Tencent tells is out of date, and a pause", false, ordinary(budget{all: 1, tencent: 1, pause: 1}, lagging)},
 
 		{"all four mishaps", true, ordinary(once(4, 0))},
 		{"any two mishaps or spells in which nobody runs", true, ordinary(once(2, 0).withJump())},
@@ -85,7 +86,7 @@ func TestExhaustive(t *testing.T) {
 		{"no keyring yet, with a pause", true, ordinary(once(1, 1), empty, folded)},
 		{"no keyring and no key yet, with a pause", true, ordinary(once(1, 1), unsigned, folded)},
 		{"the key in force cannot be read, with a pause", true, ordinary(once(1, 1), forbidden, folded)},
-		{"what Tencent tells is out of date, with a pause", true, ordinary(budget{all: 2, tencent: 2, pause: 1}, lagging, folded)},
+		{"what Tencent tells is out of date, with two mishaps and a pause", true, ordinary(budget{all: 2, tencent: 2, pause: 1}, lagging, folded)},
 		{"clocks disagree, with a pause", true, ordinary(once(1, 1), skewed, folded)},
 	} {
 		if c.full && !full {

@@ -280,6 +280,7 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 			p.int(min(e.Doubts, 12))
 		case e.State == Current:
 			p.flag(e.Confirmed)
+			p.int(min(e.Doubts, 12))
 			c.until(p, e.PushAfter)
 			if adopted || e.PushAfter.After(c.past) {
 				p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))

@@ -22,6 +22,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	p.put(plain, seconds(min(tr.took, callLimit)))
 	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*callLimit)
 	p.key(tr.set)
+	p.key(tr.over)
 	c.sure(p, w, tr)
 	p.key(tr.pendingSeen.key)
 	if !tr.pendingSeen.key.IsZero() {

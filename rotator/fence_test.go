@@ -149,7 +149,7 @@ func TestOldReadsSetNothing(t *testing.T) {
 	}
 }
 
-// TestSetIsConfirmed: the write that confirms the keyring changes nothing in it, and takes no longer
+// TestSetIsConfirmed: the write that confirms the keyring notes in it that the key is sent, and takes no longer
 // than a read may before the key is set.
 func TestSetIsConfirmed(t *testing.T) {
 	t.Parallel()
@@ -170,7 +170,7 @@ func TestSetIsConfirmed(t *testing.T) {
 			if api != nil || !errors.Is(err, c.want) || (m.setCalls(target) == 1) != (c.want == nil) {
 				t.Errorf("%s: %v, %v, %d Set calls", name, api, err, m.setCalls(target))
 			}
-			if got := m.rings[target]; got.Version != 1 || describe(got.Keyring) != describe(c.k) {
+			if got := m.rings[target]; got.Version != 1 || describe(got.Keyring) != describe(c.k.tried(keyC)) {
 				t.Errorf("%s: version %d: %s", name, got.Version, describe(got.Keyring))
 			}
 		})

@@ -47,7 +47,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 	case StepRollback:
 		f := e.rollbackCause(tr, now)
 		if tr.obs.Refused.Equal(k.Pending().Key) {
-			k = k.refused(tr.obs.Refused)
+			k = k.answered(tr.obs.Refused)
 		}
 		retry := now.Add(e.delay(k.Rotation.Attempts+1, p.Timing.RefusedMin, p.Timing.RefusedMax))
 		return e.write(ctx, tr, k.rolledBack(f, retry, now, p))
@@ -219,7 +219,7 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 	tr.obs.NextPush = now.Add(e.delay(tr.pushFails, e.policy.Timing.RetryMin, e.policy.Timing.RetryMax))
 	k := tr.snap.Keyring
 	if api.Class != Doubtful {
-		k = k.refused(k.Pending().Key)
+		k = k.answered(k.Pending().Key)
 	}
 	if err := e.writeFailure(ctx, tr, k.failed(tr.failure, "", tr.obs.NextPush, &e.policy)); err != nil {
 		return errors.Join(api, err)
@@ -231,6 +231,9 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 	drifted := tr.obs.Sight == Seen && !tr.obs.Key.Equal(key)
 	api, err := e.set(ctx, tr, key)
+	if err == nil && (api == nil || api.Class != Doubtful) {
+		tr.over = key
+	}
 	t := &e.policy.Timing
 	switch {
 	case err != nil:

@@ -106,14 +106,11 @@ func (s Snapshot) goneBy(e *Entry, at time.Time, o Observation, p *Policy) bool 
 }
 
 // unsure reports whether a look that shows the current key in force proves too little for the previous
-// key e to go. What Tencent tells may be older than what it does: so a key that was taken back in doubt may
-// be in force, and a key of which Tencent never said that it was set may not be.
+// key e to go. What Tencent tells may be older than what it does: so a key that was sent in doubt may be in
+// force, and a key of which Tencent never said that it was set may not be.
 func (s Snapshot) unsure(e *Entry) bool {
-	if e.ActivatedAt.IsZero() {
-		return e.Doubts > 0
-	}
 	cur := s.Keyring.Current()
-	return cur == nil || !cur.Confirmed
+	return e.Doubts > 0 || (!e.ActivatedAt.IsZero() && (cur == nil || !cur.Confirmed))
 }
 
 // retirable reports whether e may be dropped, given that the current key was seen in force.

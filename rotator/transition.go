@@ -91,12 +91,12 @@ func (k *Keyring) claimed(now time.Time, p *Policy) *Keyring {
 // tried is k before a request to set key is sent.
 func (k *Keyring) tried(key Key) *Keyring { return k.doubted(key, 1) }
 
-// refused is k after a request to set key was definitely not carried out.
-func (k *Keyring) refused(key Key) *Keyring { return k.doubted(key, -1) }
+// answered is k after a request to set key is over, and can bring it into force no more.
+func (k *Keyring) answered(key Key) *Keyring { return k.doubted(key, -1) }
 
 func (k *Keyring) doubted(key Key, by int) *Keyring {
 	n := k.Clone()
-	if e := n.Pending(); e != nil && e.Key.Equal(key) {
+	if e := n.Lookup(key); e != nil {
 		e.Doubts = max(0, e.Doubts+by)
 	}
 	return n
@@ -128,7 +128,9 @@ func (k *Keyring) committed(confirmed bool, now time.Time, p *Policy) *Keyring {
 	leaked := n.Current()
 	n.replaceCurrent(now.Add(p.Grace))
 	e := n.Pending()
-	e.State, e.ActivatedAt, e.Confirmed = Current, now, confirmed
+	if e.State, e.ActivatedAt, e.Confirmed = Current, now, confirmed; confirmed {
+		e.Doubts = max(0, e.Doubts-1)
+	}
 	if n.Rotation.Reason == ByRevoke {
 		past.Overlap = 0
 		for i := range n.Keys {
