@@ -322,7 +322,7 @@ func TestHundredThousand(t *testing.T) {
 		again := f.commits
 		f.mu.Unlock()
 		f.stopAll()
-		if f.fault != "" || n-commits > n/1000 || again != n || goroutines > 40 || memory/uint64(n) > 4000 {
+		if f.fault != "" || n-commits > n/1000 || again != n || goroutines > 70 || memory/uint64(n) > 4000 {
 			t.Errorf("%d rotations, %d an hour later, %d goroutines, %d bytes a target; %s", commits, again, goroutines, memory/uint64(n), f.fault)
 		}
 	})
