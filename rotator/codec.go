@@ -92,8 +92,10 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 		return nil, fmt.Errorf("schema %d: %w (schema %d)", s.Schema, ErrNewerSchema, SchemaVersion)
 	case err != nil:
 		return nil, unquoted(err)
+	case s.Schema == 0:
+		return nil, errors.New(`"schema" is missing`)
 	case s.Schema != SchemaVersion:
-		return nil, fmt.Errorf("schema %d is not one there ever was, or it is missing", s.Schema)
+		return nil, fmt.Errorf("schema %d is not one there ever was", s.Schema)
 	case s.Keys == nil:
 		return nil, errors.New(`"keys" is missing`)
 	}
