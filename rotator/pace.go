@@ -34,7 +34,8 @@ func (e *Engine) loadLocked(tr *track, load float64) {
 func (e *Engine) roomLocked(tr *track) bool {
 	const rounding = 1e-9 // of all that was added and taken away
 	n := need(e.policy.of(tr.snap.Keyring).Propagation)
-	if e.load-tr.load+n > max(e.stageRate/float64(e.replicas), need(0))+rounding {
+	load := e.load - tr.load + n - rounding
+	if load > e.stageRate/float64(e.replicas) && load > need(0) {
 		return false
 	}
 	e.loadLocked(tr, n)

@@ -182,6 +182,20 @@ func TestLanes(t *testing.T) {
 	}
 }
 
+// TestRoomIsGivenBack: a key takes room until it waits for something else than its turn.
+func TestRoomIsGivenBack(t *testing.T) {
+	t.Parallel()
+	for step, want := range map[Step]float64{StepPush: 1, StepWait: 0} {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		tr := e.track(codecTarget)
+		tr.snap.Keyring = pending().s.Keyring // which is ready since long
+		e.loads(tr, 1)
+		if e.paced(tr, Action{Step: step}, Wish{}); e.load != want {
+			t.Errorf("%s: %v, want %v", step, e.load, want)
+		}
+	}
+}
+
 // TestOwnLoad: only keys that this replica is to set take room.
 func TestOwnLoad(t *testing.T) {
 	t.Parallel()
