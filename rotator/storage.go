@@ -92,7 +92,9 @@ func (tr *track) date(now moment) {
 	tr.obs.Since = now.wall.Add(tr.pendingSeen.since - now.steady)
 	tr.obs.CurrentSince = now.wall.Add(tr.currentSeen.since - now.steady)
 	tr.obs.NextPutBack = now.wall.Add(tr.contest.rest - now.steady)
-	tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
+	if tr.obs.Previous = nil; len(tr.previousSeen) > 0 { // an empty map for each of thousands is much
+		tr.obs.Previous = make(map[string]time.Time, len(tr.previousSeen))
+	}
 	for id, r := range tr.previousSeen {
 		tr.obs.Previous[id] = now.wall.Add(r.since - now.steady)
 	}
@@ -115,13 +117,16 @@ type replaced struct {
 
 // previousSeen carries over since when each previous key has been seen as one.
 func previousSeen(k *Keyring, seen map[string]replaced, now time.Duration) map[string]replaced {
-	since := map[string]replaced{}
+	var since map[string]replaced
 	if k == nil {
-		return since
+		return nil
 	}
 	for _, e := range k.Keys {
 		if e.State != Previous {
 			continue
+		}
+		if since == nil {
+			since = map[string]replaced{}
 		}
 		since[e.Key.ID()] = replaced{e.AcceptUntil, now}
 		if r, ok := seen[e.Key.ID()]; ok && r.until.Equal(e.AcceptUntil) {

@@ -18,7 +18,7 @@ func oneProcessor() {
 const (
 	// modestGC is the garbage collector's target percentage (runtime/debug.SetGCPercent) of a
 	// daemon that has nothing to do but to wait.
-	modestGC = 40
+	modestGC = 33
 	// modestCheck is how often it is asked whether that is so.
 	modestCheck = time.Second
 )
