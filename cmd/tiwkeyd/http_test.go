@@ -261,7 +261,7 @@ func TestModest(t *testing.T) {
 	for _, c := range []struct {
 		env            []string
 		processors, gc string
-	}{{nil, "1", "40"}, {[]string{"GOMAXPROCS=3", "GOGC=90"}, "3", "90"}} {
+	}{{nil, "1", fmt.Sprint(modestGC)}, {[]string{"GOMAXPROCS=3", "GOGC=90"}, "3", "90"}} {
 		d := r.start([]string{"run"}, append(c.env, "TIWKEYD_HTTP_ADDR=127.0.0.1:0")...)
 		r.awaitOutput(d, "serves these targets")
 		addr := p.at(d)
