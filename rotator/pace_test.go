@@ -92,7 +92,9 @@ func TestPaceForgets(t *testing.T) {
 	if e.proceed(&l); len(l.putOff) != 1 {
 		t.Errorf("there is no room, and it goes on: %+v", l)
 	}
-	l.putOff[0].at = time.Now()
+	if l.hurry(time.Now()); l.putOff[0].at.After(time.Now()) {
+		t.Error("the clock was set back, and it waits by the old one")
+	}
 	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 {
 		t.Errorf("it was put off for long, and is not looked at: %+v", l)
 	}

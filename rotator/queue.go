@@ -56,6 +56,9 @@ func (l *lanes) hurry(now time.Time) {
 		}
 		heap.Init(&q)
 	}
+	for i := range l.putOff {
+		l.putOff[i].at = earlier(l.putOff[i].at, now)
+	}
 }
 
 func (q queue) Len() int { return len(q) }
