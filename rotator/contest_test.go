@@ -78,7 +78,7 @@ func TestContested(t *testing.T) {
 		if len(backs) < 10 || len(backs) > 25 {
 			t.Errorf("our key was put back %d times in an hour", len(backs))
 		}
-		// What is asked for goes on, whenever it comes.
+		// A demand is carried out at any time.
 		m.change(func() { m.inForce[target] = NewKey("", "theirs once more") })
 		e.track(target).forget()
 		began := time.Now()

@@ -99,7 +99,7 @@ func New(o Options) (*Engine, error) {
 }
 
 // Reconfigure gives the engine other parts, while Run does not run: all but Clock, Random and the
-// Owner's name, which stay. What was asked for stays, too, and goes first. Of the targets, those are to
+// Owner's name, which stay. Demands stay, too, and go first. Of the targets, those are to
 // be dropped that are not served again. same says that store and Tencent are where they were. Then what
 // was seen there stays, or receivers would be given their time anew at each reload; only the pauses after
 // failures end, as what was wrong may have been mended. Else all that was seen is void.

@@ -7,8 +7,8 @@ import (
 	"tiwkeyd/rotator"
 )
 
-// crowded tells of settings of the target whose keyring is k that have many keys accepted at a time, and
-// refuses such as no store holds. What was, a keyring or nil, had no room for already may be kept.
+// crowded warns if the settings in k mean that many keys are accepted at a time, and refuses them if no store
+// could hold so many. Settings that were too much before, in the keyring was (nil: there was none), may stay.
 func (ps *parts) crowded(was, k *rotator.Keyring) error {
 	n, s := ps.schedule.Keys(&ps.policy, k), settingsOf(ps, k).Settings
 	if n <= rotator.ManyKeys {

@@ -157,7 +157,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 	}
 }
 
-// TestTooManyKeys is told beside whatever else is wrong. What is needed to tell may be wrong itself.
+// TestTooManyKeys: the error comes along with all others, also if the schedule or the grace itself is wrong.
 func TestTooManyKeys(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct {
