@@ -5,7 +5,6 @@ package bench
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tiwkeyd/internal/testport"
 )
 
 // daemon is a running tiwkeyd.
@@ -26,12 +27,8 @@ type daemon struct {
 
 func start(t *testing.T, program string, env []string) *daemon {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close() // for the daemon to take it
-	d := &daemon{cmd: exec.Command(program, "run"), addr: l.Addr().String(), log: filepath.Join(t.TempDir(), "log")}
+	addr, _ := testport.Free(t)
+	d := &daemon{cmd: exec.Command(program, "run"), addr: addr, log: filepath.Join(t.TempDir(), "log")}
 	out, err := os.Create(d.log)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tiwkeyd/internal/testport"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -60,9 +61,8 @@ func (f *fleet) processes(k *kind, keyring, program string, args []string, n int
 		f.t.Fatalf("%s is not there: apt-get install %s", program, map[string]string{"node": "nodejs"}[program]+program)
 	}
 	for range n {
-		port := freePort(f.t)
+		address, port := testport.Free(f.t)
 		p := f.startProgram(path, args, "KEYRING="+keyring, "SDK_APP_ID="+strconv.FormatInt(k.target.SdkAppID, 10), "PORT="+port)
-		address := "127.0.0.1:" + port
 		f.await(k.name+" listens", func() bool {
 			if p.exited() {
 				f.t.Fatalf("%s ended with %d:\n%s", k.name, p.code, tail(p.String()))
@@ -75,15 +75,6 @@ func (f *fleet) processes(k *kind, keyring, program string, args []string, n int
 		})
 		k.urls = append(k.urls, "http://"+address)
 	}
-}
-
-func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // TestFleetOfAllKinds rotates thirty times under the callbacks of fifty receivers of every kind,

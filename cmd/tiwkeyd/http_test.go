@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"tiwkeyd/internal/testport"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -86,11 +87,11 @@ func TestPagesOverReloads(t *testing.T) {
 	env := filepath.Join(t.TempDir(), "env")
 	r.env = without(r.env, "TIWKEYD_HTTP_ADDR")
 	p := r.pages()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, _ := testport.Free(t)
+	taken, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := free.Addr().String()
 	write := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(env, []byte(text), 0o600); err != nil {
@@ -102,7 +103,7 @@ func TestPagesOverReloads(t *testing.T) {
 	if out, code := r.run([]string{"run", "--env-file", env}); code != exitUsage || !strings.Contains(out, "TIWKEYD_HTTP_ADDR") {
 		t.Errorf("an address that is taken: %d\n%s", code, out)
 	}
-	_ = free.Close()
+	_ = taken.Close()
 	d := r.start([]string{"run", "--env-file", env})
 	r.awaitOutput(d, "serves these targets")
 	if at := p.at(d); at != addr {

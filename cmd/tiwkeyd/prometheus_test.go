@@ -5,7 +5,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"tiwkeyd/internal/testport"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -23,12 +23,8 @@ type asked struct{ addr string }
 
 func prometheusOf(t *testing.T, r *rig, scraped string) asked {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := asked{free.Addr().String()}
-	_ = free.Close()
+	address, _ := testport.Free(t)
+	a := asked{address}
 	dir := t.TempDir()
 	rules, err := filepath.Abs("../../deploy/prometheus/rules.yaml")
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tiwkeyd/internal/testport"
 )
 
 // limit bounds each wait; nothing is measured with it.
@@ -91,8 +93,8 @@ type server struct {
 // serve starts a recipe with a keyring file of the given content; nil leaves it away.
 func serve(t *testing.T, r recipe, keyring []byte) *server {
 	t.Helper()
-	port := freePort(t)
-	s := &server{place: place{dir: t.TempDir(), port: port, application: newApplication(t)}, address: "127.0.0.1:" + port}
+	address, port := testport.Free(t)
+	s := &server{place: place{dir: t.TempDir(), port: port, application: newApplication(t)}, address: address}
 	s.keyring = filepath.Join(s.dir, "keyring.json")
 	if keyring != nil {
 		replace(t, s.keyring, keyring)
@@ -160,20 +162,6 @@ func (s *server) refuses(t *testing.T, key string, want int) {
 	if code, _ := s.post(t, callback(key), false); code != want {
 		t.Fatalf("a callback is answered %d, where it must be %d", code, want)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // application answers whatever it is sent, as one that leaves verification to its proxy.

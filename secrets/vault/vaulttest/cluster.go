@@ -41,9 +41,12 @@ func StartClusterIn(tb testing.TB, dirs ...string) *Cluster {
 	for _, node := range c.Nodes[1:] {
 		node.unseal, node.Token = first.unseal, first.Token
 		node.Launch()
-		node.Await("joined", func(cl *api.Client) bool {
+		node.Await("joined", func(cl *api.Client) error {
 			got, err := cl.Sys().RaftJoin(&api.RaftJoinRequest{LeaderAPIAddr: first.Addr})
-			return err == nil && got.Joined
+			if err != nil {
+				return err
+			}
+			return holds(got.Joined)
 		})
 		c.unseal(node)
 	}
@@ -56,9 +59,12 @@ func StartClusterIn(tb testing.TB, dirs ...string) *Cluster {
 func (c *Cluster) settle() {
 	c.tb.Helper()
 	for _, node := range c.Nodes {
-		node.Await("can spare a node", func(cl *api.Client) bool {
+		node.Await("can spare a node", func(cl *api.Client) error {
 			st, err := cl.Sys().RaftAutopilotState()
-			return err == nil && st != nil && st.Healthy && st.FailureTolerance > 0 && len(st.Voters) == len(c.Nodes)
+			if err != nil {
+				return err
+			}
+			return holds(st != nil && st.Healthy && st.FailureTolerance > 0 && len(st.Voters) == len(c.Nodes))
 		})
 	}
 }
@@ -67,9 +73,12 @@ func (c *Cluster) settle() {
 func (c *Cluster) unseal(node *Server) {
 	c.tb.Helper()
 	node.Open()
-	node.Await("knows its leader", func(cl *api.Client) bool {
+	node.Await("knows its leader", func(cl *api.Client) error {
 		l, err := cl.Sys().Leader()
-		return err == nil && l.LeaderAddress != ""
+		if err != nil {
+			return err
+		}
+		return holds(l.LeaderAddress != "")
 	})
 }
 

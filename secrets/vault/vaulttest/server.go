@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"tiwkeyd/internal/testport"
 )
 
 // startLimit bounds each wait for a server; nothing is measured with it.
@@ -62,8 +63,9 @@ func newServer(tb testing.TB, dir, storage string) *Server {
 		tb.Fatal(err)
 	}
 	s := &Server{tb: tb, program: program, config: filepath.Join(dir, "vault.hcl"), output: &lockedBuffer{}}
-	port, cluster := freePort(tb), freePort(tb)
-	s.Addr = "http://" + port
+	address, _ := testport.Free(tb)
+	cluster, _ := testport.Free(tb)
+	s.Addr = "http://" + address
 	text := fmt.Sprintf(`%s
 listener "tcp" {
   address = %q
@@ -73,7 +75,7 @@ listener "tcp" {
 api_addr = %q
 cluster_addr = %q
 disable_mlock = true
-`, fmt.Sprintf(storage, data), port, cluster, s.Addr, "http://"+cluster)
+`, fmt.Sprintf(storage, data), address, cluster, s.Addr, "http://"+cluster)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -84,15 +86,6 @@ disable_mlock = true
 		}
 	})
 	return s
-}
-
-func freePort(tb testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // Launch starts the process and waits until it answers; it is sealed then.
@@ -118,29 +111,40 @@ func (s *Server) Launch() {
 		s.tb.Fatalf("start %s: %v", s.program, err)
 	}
 	s.exited = exited
-	s.Await("answers", func(c *api.Client) bool {
+	s.Await("answers", func(c *api.Client) error {
 		_, err := c.Sys().SealStatus()
-		return err == nil
+		return err
 	})
 }
 
-// Await waits until the server is as the condition wants it.
-func (s *Server) Await(what string, condition func(*api.Client) bool) {
+// Await waits until the server is as it is to be: until the condition has no error.
+func (s *Server) Await(what string, condition func(*api.Client) error) {
 	s.tb.Helper()
 	c := s.Client(s.Token)
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for !condition(c) {
+	for err := condition(c); err != nil; err = condition(c) {
 		select {
 		case <-tick.C:
 		case <-s.exited:
-			s.tb.Fatalf("Vault at %s ended before it %s:\n%s", s.Addr, what, s.output.String())
+			s.tb.Fatalf("Vault at %s ended before it %s: %v\n%s", s.Addr, what, err, s.output.String())
 		case <-ctx.Done():
-			s.tb.Fatalf("Vault at %s never %s:\n%s", s.Addr, what, s.output.String())
+			s.tb.Fatalf("Vault at %s never %s: %v\nOutput of Vault:\n%s\nVault at %s never %s: %v", s.Addr, what, err, s.output.String(), s.Addr, what, err)
 		}
 	}
+}
+
+// errNotYet is for a condition that does not hold, and has no better reason.
+var errNotYet = errors.New("not yet")
+
+// holds is nil if a condition holds.
+func holds(condition bool) error {
+	if condition {
+		return nil
+	}
+	return errNotYet
 }
 
 func (s *Server) initialise() {
@@ -157,16 +161,19 @@ func (s *Server) initialise() {
 func (s *Server) Unseal() {
 	s.tb.Helper()
 	s.Open()
-	s.Await("is active", func(c *api.Client) bool {
+	s.Await("is active", func(c *api.Client) error {
 		h, err := c.Sys().Health()
-		return err == nil && h.Initialized && !h.Sealed && (!h.Standby || h.PerformanceStandby)
+		if err != nil {
+			return err
+		}
+		return holds(h.Initialized && !h.Sealed && (!h.Standby || h.PerformanceStandby))
 	})
 }
 
 // Open unseals the server and does not wait for more: a node of a cluster may be alone.
 func (s *Server) Open() {
 	s.tb.Helper()
-	s.Await("is unsealed", func(*api.Client) bool { return s.TryOpen() == nil })
+	s.Await("is unsealed", func(*api.Client) error { return s.TryOpen() })
 }
 
 // patience is for a server that may not be able to do what it is asked.
@@ -244,9 +251,9 @@ func (s *Server) MountKV2(path string) {
 	if err := c.Sys().Mount(path, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}); err != nil {
 		s.tb.Fatalf("mount KV 2 at %s: %v", path, err)
 	}
-	s.Await("has a KV 2 mount", func(c *api.Client) bool {
+	s.Await("has a KV 2 mount", func(c *api.Client) error {
 		_, err := c.KVv2(path).Put(context.Background(), "ready", map[string]any{"ready": true})
-		return err == nil
+		return err
 	})
 }
 
