@@ -156,3 +156,30 @@ func TestDeadlineByEitherClock(t *testing.T) {
 		}
 	})
 }
+
+func TestSystemClock(t *testing.T) {
+	t.Parallel()
+	if now := NewSystemClock().Now(); now != now.Round(0) {
+		t.Error("the wall clock's time has a monotonic part")
+	}
+}
+
+func TestRotatedAt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ rotated, written, want time.Time }{
+		"as it stands":                       {minute(-60), minute(-60), minute(-60)},
+		"the store tells no time":            {minute(-60), time.Time{}, minute(-60)},
+		"within the skew":                    {minute(2), minute(0), minute(2)},
+		"a clock far ahead wrote it":         {minute(9999), minute(-600), minute(-600)},
+		"and the store does not tell either": {minute(9999), time.Time{}, time.Time{}},
+		"the store's clock is ahead as well": {minute(9999), minute(9999), time.Time{}},
+	} {
+		s := Snapshot{Keyring: &Keyring{RotatedAt: c.rotated}, Written: c.written}
+		if got := s.rotatedAt(t0, &tablePolicy); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	if (Snapshot{}).sameCurrent(settled().s) || settled().s.sameCurrent(Snapshot{}) || !(Snapshot{}).sameCurrent(Snapshot{}) {
+		t.Error("a keyring that is lost, or new, is taken for the same")
+	}
+}

@@ -13,15 +13,14 @@ import (
 
 // Engine carries out, for any number of targets, what Decide says.
 type Engine struct {
-	store      Store
-	api        CallbackAPI
-	clock      Clock
-	random     io.Reader
-	policy     Policy
-	due        func(Target, time.Time) time.Time
-	reschedule func(string) (*Schedule, error)
-	log        *slog.Logger
-	events     func(Event)
+	store  Store
+	api    CallbackAPI
+	clock  Clock
+	random io.Reader
+	policy Policy
+	due    func(Target, *Keyring, time.Time) time.Time
+	log    *slog.Logger
+	events func(Event)
 
 	lookRate  float64
 	stageRate float64
@@ -43,11 +42,10 @@ type Engine struct {
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
 
-	load      float64                                      // sets a second that the own pending keys need
-	turns     turns                                        // of the looks that can wait
-	stretched *Policy                                      // with the interval of looks that holds now
-	told      time.Duration                                // the interval that was last logged
-	schedules map[string]func(Target, time.Time) time.Time // that override due, by specification
+	load      float64       // sets a second that the own pending keys need
+	turns     turns         // of the looks that can wait
+	stretched *Policy       // with the interval of looks that holds now
+	told      time.Duration // the interval that was last logged
 }
 
 // maxVisits is how many targets of a lane are dealt with at the same time.
@@ -58,9 +56,9 @@ type Options struct {
 	Store  Store
 	API    CallbackAPI
 	Policy Policy
-	Due    func(t Target, rotatedAt time.Time) time.Time // Schedule.Due; zero: never
-	// Reschedule reads a schedule that overrides Due for some target; nil: none does.
-	Reschedule func(spec string) (*Schedule, error)
+	// Due is when the key of t, in force since rotatedAt, is to be replaced; zero: never. A schedule of
+	// its keyring's own counts, if it can be used.
+	Due func(t Target, k *Keyring, rotatedAt time.Time) time.Time
 	// LookRate bounds how many settled targets are looked at in a second, by stretching
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
@@ -126,7 +124,7 @@ func (e *Engine) Reconfigure(o Options, same bool) {
 
 // configure takes o's parts but Clock and Random.
 func (e *Engine) configure(o Options, same bool) {
-	e.store, e.api, e.policy, e.due, e.reschedule, e.gone = o.Store, o.API, o.Policy, o.Due, o.Reschedule, o.Gone
+	e.store, e.api, e.policy, e.due, e.gone = o.Store, o.API, o.Policy, o.Due, o.Gone
 	e.lookRate, e.stageRate, e.share, e.log, e.events = o.LookRate, o.StageRate, o.Share, o.Log, o.Events
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -137,7 +135,7 @@ func (e *Engine) configure(o Options, same bool) {
 	if e.share == nil {
 		e.share = func(int, int) {}
 	}
-	e.schedules, e.stretched, e.longer = map[string]func(Target, time.Time) time.Time{}, nil, sync.Once{}
+	e.stretched, e.longer = nil, sync.Once{}
 	if !same {
 		e.silences, e.load, e.turns = silences{}, 0, turns{}
 		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0

@@ -200,7 +200,7 @@ func newExplorer(s *scenario) *explorer {
 		w := &wire{ahead: s.ahead[i]}
 		p := s.policy
 		p.Owner = owners[i]
-		e, err := New(Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ Target, at time.Time) time.Time {
+		e, err := New(Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ Target, _ *Keyring, at time.Time) time.Time {
 			if at.After(dawn.Add(-time.Minute)) {
 				return time.Time{} // one rotation, and never again
 			}

@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 // Overrides are what holds for one target in place of what is configured for all. They are kept in
 // its keyring, so that every replica goes by them. The zero value of a field overrides nothing.
 type Overrides struct {
-	Schedule    string         `json:"schedule,omitzero"`    // as ParseSchedule reads it
+	Schedule    string         `json:"schedule,omitzero"`    // when to rotate, as Options.Due reads it
 	Grace       time.Duration  `json:"grace,omitzero"`       // at least MinGrace, in whole seconds
 	Propagation *time.Duration `json:"propagation,omitzero"` // how late receivers may be, at most MaxPropagation, in whole seconds; nil: not known
 	Paused      bool           `json:"paused,omitzero"`      // neither the schedule nor BySignal begins a rotation
@@ -25,27 +24,6 @@ const (
 	MinGrace = 10 * time.Minute
 	MaxGrace = 10 * 365 * 24 * time.Hour
 )
-
-// Validate reports all that is wrong with o, beside the settings p for all.
-func (o *Overrides) Validate(p *Policy) error {
-	var errs []error
-	if o.Grace != 0 && (o.Grace < MinGrace || o.Grace > MaxGrace || o.Grace%time.Second != 0) {
-		errs = append(errs, fmt.Errorf("grace: %s is not whole seconds from %s to %s", o.Grace, MinGrace, MaxGrace))
-	}
-	if d := o.Propagation; d != nil && (*d < 0 || *d > MaxPropagation || *d%time.Second != 0) {
-		errs = append(errs, fmt.Errorf("propagation: %s is not whole seconds from 0s to %s", *d, MaxPropagation))
-	}
-	if o.Schedule != "" {
-		s, err := ParseSchedule(o.Schedule, 0)
-		if err == nil {
-			err = s.RoomFor(p.PropagationOf(&Keyring{Overrides: o}))
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("schedule: %w", err))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // isZero reports whether nothing is overridden.
 func (o *Overrides) isZero() bool {
@@ -88,8 +66,8 @@ func (p *Policy) of(k *Keyring) *Policy {
 	return &c
 }
 
-// PropagationOf is how late receivers of k may see a change of it.
-func (p *Policy) PropagationOf(k *Keyring) time.Duration { return p.of(k).Propagation }
+// Of is the policy for the target whose keyring is k, or nil.
+func (p *Policy) Of(k *Keyring) *Policy { return p.of(k) }
 
 // raises reports whether this process was told of a longer propagation than k says.
 func (p *Policy) raises(k *Keyring) bool {
@@ -128,26 +106,8 @@ func (e *Engine) outdone(t Target, holds time.Duration) {
 
 // dueAt is when the key of a target, in force since at, is to be replaced; zero: never.
 func (e *Engine) dueAt(t Target, k *Keyring, at time.Time) time.Time {
-	switch {
-	case k.paused():
+	if k.paused() {
 		return time.Time{}
-	case k == nil || k.Overrides == nil || k.Overrides.Schedule == "" || e.reschedule == nil:
-		return e.due(t, at)
 	}
-	spec := k.Overrides.Schedule
-	e.mu.Lock()
-	due, known := e.schedules[spec]
-	e.mu.Unlock()
-	if !known {
-		s, err := e.reschedule(spec)
-		if due = e.due; err != nil {
-			e.log.Warn("the schedule that overrides TIWKEYD_SCHEDULE cannot be used; TIWKEYD_SCHEDULE applies", "target", t.String(), "error", err.Error())
-		} else {
-			due = s.Due
-		}
-		e.mu.Lock()
-		e.schedules[spec] = due
-		e.mu.Unlock()
-	}
-	return due(t, at)
+	return e.due(t, k, at)
 }

@@ -31,45 +31,12 @@ func TestPolicyOf(t *testing.T) {
 		}
 		told := *p
 		told.PropagationSet = true
-		if got := told.PropagationOf(&Keyring{Overrides: r.o}); got != max(r.propagation, 6*time.Minute) {
+		if got := told.Of(&Keyring{Overrides: r.o}).Propagation; got != max(r.propagation, 6*time.Minute) {
 			t.Errorf("%d: where it is set, the propagation is %s", i, got)
 		}
 	}
 	if p.of(nil) != p || p.Grace != time.Hour {
 		t.Error("of no keyring, or the policy itself was changed")
-	}
-}
-
-func TestOverridesValidate(t *testing.T) {
-	t.Parallel()
-	p := &Policy{Propagation: 6 * time.Minute}
-	for _, r := range []struct {
-		o    Overrides
-		want string // "" is valid
-	}{
-		{Overrides{}, ""},
-		{Overrides{Schedule: "CRON_TZ=Asia/Shanghai 0 4 * * 0", Grace: 48 * time.Hour, Propagation: new(10 * time.Minute), Paused: true}, ""},
-		{Overrides{Grace: MinGrace, Propagation: new(6 * time.Minute)}, ""},
-		{Overrides{Grace: MinGrace - time.Second}, "grace"},
-		{Overrides{Grace: MaxGrace + time.Second}, "grace"},
-		{Overrides{Grace: MinGrace + time.Millisecond}, "grace"},
-		{Overrides{Propagation: new(time.Duration(0))}, ""},
-		{Overrides{Propagation: new(-time.Second)}, "from 0s to 24h"},
-		{Overrides{Propagation: new(MaxPropagation + time.Second)}, "propagation"},
-		{Overrides{Propagation: new(6*time.Minute + time.Millisecond)}, "propagation"},
-		{Overrides{Schedule: "now and then"}, "schedule"},
-		{Overrides{Schedule: "@every 6m"}, "takes longer than the propagation"},
-		{Overrides{Schedule: "@every 8m", Propagation: new(10 * time.Minute)}, "takes longer than the propagation"},
-		{Overrides{Schedule: "@every 5m", Propagation: new(time.Minute)}, ""},
-	} {
-		err := r.o.Validate(p)
-		if (err == nil) != (r.want == "") || (err != nil && !strings.Contains(err.Error(), r.want)) {
-			t.Errorf("%+v: %v", r.o, err)
-		}
-	}
-	err := (&Overrides{Schedule: "x", Grace: 1, Propagation: new(time.Duration(1))}).Validate(p)
-	if err == nil || strings.Count(err.Error(), "\n") != 2 {
-		t.Errorf("not all that is wrong is told: %v", err)
 	}
 }
 
@@ -119,11 +86,13 @@ func overridden(t *testing.T, o Overrides) (*memory, *Engine, Target, func() str
 	s.Keyring = s.Keyring.With(o)
 	m.rings[target] = s
 	e, log := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
-	every, err := ParseSchedule("@every 3h", 0)
-	if err != nil {
-		t.Fatal(err)
+	e.due = func(_ Target, k *Keyring, at time.Time) time.Time {
+		if k.Overrides == nil || k.Overrides.Schedule == "" {
+			return at.Add(3 * time.Hour)
+		}
+		every, _ := time.ParseDuration(k.Overrides.Schedule)
+		return at.Add(every)
 	}
-	e.reschedule = every.With
 	return m, e, target, log.String
 }
 
@@ -190,23 +159,20 @@ func TestPausedMeanwhile(t *testing.T) {
 	})
 }
 
-// TestOverridesApply: a target's own schedule, grace and propagation; one that cannot be read does not
-// leave it without.
+// TestOverridesApply: a target's own schedule, grace and propagation.
 func TestOverridesApply(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct {
 		o        Overrides
 		sets     int
-		warns    bool
 		accepted time.Duration // the replaced key
 		wait     time.Duration
 	}{
-		{Overrides{}, 8, false, tablePolicy.Grace, tablePolicy.Propagation},
-		{Overrides{Schedule: "0 */6 * * *"}, 5, false, tablePolicy.Grace, tablePolicy.Propagation},
-		{Overrides{Schedule: "whenever"}, 8, true, tablePolicy.Grace, tablePolicy.Propagation},
-		{Overrides{Grace: 5 * time.Hour, Propagation: new(20 * time.Minute)}, 7, false, 5 * time.Hour, 20 * time.Minute},
+		{Overrides{}, 8, tablePolicy.Grace, tablePolicy.Propagation},
+		{Overrides{Schedule: "6h"}, 4, tablePolicy.Grace, tablePolicy.Propagation},
+		{Overrides{Grace: 5 * time.Hour, Propagation: new(20 * time.Minute)}, 7, 5 * time.Hour, 20 * time.Minute},
 		// More keys than anybody means are served.
-		{Overrides{Schedule: "@every 3h", Grace: 3000 * time.Hour}, 8, false, 3000 * time.Hour, tablePolicy.Propagation},
+		{Overrides{Schedule: "3h", Grace: 3000 * time.Hour}, 8, 3000 * time.Hour, tablePolicy.Propagation},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, target, log := overridden(t, r.o)
@@ -214,7 +180,7 @@ func TestOverridesApply(t *testing.T) {
 			time.Sleep(24*time.Hour + 30*time.Minute)
 			stop()
 			k := m.keyring(target)
-			if m.setCalls(target) != r.sets || strings.Contains(log(), "level=WARN") != r.warns {
+			if m.setCalls(target) != r.sets || strings.Contains(log(), "level=WARN") {
 				t.Errorf("%+v: %d rotations in a day\n", r.o, m.setCalls(target))
 			}
 			cur := k.Current()

@@ -17,7 +17,7 @@ func TestPace(t *testing.T) {
 		m, e, ts, _ := fleet(t, n, 0, nil)
 		e.stageRate = rate
 		due := time.Now().Add(time.Hour)
-		e.due = func(_ Target, at time.Time) time.Time {
+		e.due = func(_ Target, _ *Keyring, at time.Time) time.Time {
 			if at.Before(due) {
 				return due
 			}
@@ -241,7 +241,7 @@ func TestPaceIsShared(t *testing.T) {
 			e.stageRate = rate
 			e.policy.Propagation = time.Minute
 			due := time.Now().Add(time.Hour)
-			e.due = func(t Target, at time.Time) time.Time {
+			e.due = func(t Target, _ *Keyring, at time.Time) time.Time {
 				first := due
 				if t.SdkAppID > blocked {
 					first = due.Add(time.Minute)

@@ -129,7 +129,7 @@ func TestFirstReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		e, _ := engineOn(t, m, "me", nil, nil)
-		e.due = func(_ Target, at time.Time) time.Time { return at.Add(time.Hour) }
+		e.due = func(_ Target, _ *Keyring, at time.Time) time.Time { return at.Add(time.Hour) }
 		e.Visit(t.Context(), target)
 		if k := m.keyring(target); k.Rotation == nil || k.Rotation.Reason != ByAdopt {
 			t.Errorf("%s", describe(k))

@@ -69,7 +69,7 @@ func (e *Engine) publish(tr *track) {
 		e.show(tr, s)
 		return
 	}
-	s.Adopted, s.RotatedAt, s.History, s.Propagation = true, k.RotatedAt, k.History, e.policy.PropagationOf(k)
+	s.Adopted, s.RotatedAt, s.History, s.Propagation = true, k.RotatedAt, k.History, e.policy.of(k).Propagation
 	for i := range k.Keys {
 		if k.Keys[i].State == Previous {
 			s.Previous++

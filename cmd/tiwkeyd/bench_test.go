@@ -77,7 +77,7 @@ func BenchmarkRotation(b *testing.B) {
 	}
 	defer tiw.Close()
 	c := &counted{Store: store, CallbackAPI: tiw}
-	engine, err := rotator.New(rotator.Options{Store: c, API: c, Due: func(rotator.Target, time.Time) time.Time { return time.Time{} },
+	engine, err := rotator.New(rotator.Options{Store: c, API: c, Due: func(rotator.Target, *rotator.Keyring, time.Time) time.Time { return time.Time{} },
 		Policy: rotator.Policy{Grace: time.Hour, AttemptLimit: time.Hour, Reconcile: time.Hour, KeyLength: rotator.MaxKeyLength, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}})
 	if err != nil {
 		b.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -11,13 +12,13 @@ import (
 // could hold so many. Settings that were too much before, in the keyring was (nil: there was none), may stay.
 func (ps *parts) crowded(was, k *rotator.Keyring) error {
 	n, s := ps.schedule.Keys(&ps.policy, k), settingsOf(ps, k).Settings
-	if n <= rotator.ManyKeys {
+	if n <= schedule.ManyKeys {
 		return nil
 	}
-	kept := was != nil && slices.Equal(settingsOf(ps, was).Settings[:2], s[:2]) && ps.schedule.Keys(&ps.policy, was) > rotator.MaxKeys
-	if n > rotator.MaxKeys && !kept {
+	kept := was != nil && slices.Equal(settingsOf(ps, was).Settings[:2], s[:2]) && ps.schedule.Keys(&ps.policy, was) > schedule.MaxKeys
+	if n > schedule.MaxKeys && !kept {
 		return fmt.Errorf("schedule %q (from %s) replaces more than %d keys within grace %s (from %s), and no store holds so many: rotate less often, or shorten the grace",
-			s[0].Value, s[0].From, rotator.MaxKeys, s[1].Value, s[1].From)
+			s[0].Value, s[0].From, schedule.MaxKeys, s[1].Value, s[1].From)
 	}
 	ps.log.Warn(manyKeys, "target", k.Target.String(), "keys", n, "schedule", s[0].Value, "grace", s[1].Value)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -154,8 +153,9 @@ func (d *demo) build(dir string) (closeAll func(), err error) {
 	go func() { _ = web.Serve(listener) }()
 	d.sender = tiwtest.NewSender(d.server, "http://"+listener.Addr().String(), tiwtest.Source{App: demoTarget.SdkAppID, Service: string(demoTarget.Service)})
 	d.engine, err = rotator.New(rotator.Options{Store: d.store, API: api, Events: d.event,
-		Due: func(_ rotator.Target, rotatedAt time.Time) time.Time { return rotatedAt.Add(demoEvery) },
-		Log: slog.New(slog.DiscardHandler),
+		Due: func(_ rotator.Target, _ *rotator.Keyring, rotatedAt time.Time) time.Time {
+			return rotatedAt.Add(demoEvery)
+		},
 		Policy: rotator.Policy{Propagation: demoPropagation, Grace: demoGrace, AttemptLimit: time.Hour / demoSpeed, Reconcile: 2 * time.Second,
 			KeyLength: rotator.DefaultKeyLength, OnDrift: rotator.Reassert, Timing: timing}})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -79,10 +80,10 @@ func (p *program) enroll(ctx context.Context, parts *parts, wanted enrollList, a
 	for _, w := range wanted {
 		var o rotator.Overrides
 		w.override(&o)
-		if err := o.Validate(&parts.policy); err != nil {
+		if err := schedule.Validate(&o, &parts.policy); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.target, err))
-		} else if w.overrides && parts.schedule.Keys(&parts.policy, (&rotator.Keyring{}).With(o)) > rotator.MaxKeys {
-			errs = append(errs, fmt.Errorf("%s: its schedule replaces more than %d keys within its grace, and no store holds so many", w.target, rotator.MaxKeys))
+		} else if w.overrides && parts.schedule.Keys(&parts.policy, (&rotator.Keyring{}).With(o)) > schedule.MaxKeys {
+			errs = append(errs, fmt.Errorf("%s: its schedule replaces more than %d keys within its grace, and no store holds so many", w.target, schedule.MaxKeys))
 		}
 	}
 	if err := atMost(errs); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/secrets/vault"
@@ -20,7 +21,7 @@ type parts struct {
 	config   *config.Config
 	log      *slog.Logger
 	policy   rotator.Policy
-	schedule *rotator.Schedule
+	schedule *schedule.Schedule
 	store    rotator.Store
 	vault    *vault.Store // nil: nothing is in Vault
 	lister   lister
@@ -130,7 +131,7 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 	if ownerless {
 		policy.Owner, policy.Timing.Lease = "nobody", 0
 	}
-	o := rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.Due, Gone: ps.gone, Reschedule: ps.schedule.With, Log: ps.log,
+	o := rotator.Options{Store: ps.store, API: ps.api, Policy: policy, Due: ps.schedule.ByKeyring(ps.log), Gone: ps.gone, Log: ps.log,
 		LookRate: ps.config.Rate / lookShare, StageRate: ps.config.Rate, Share: ps.tencent.Share,
 		Events: func(ev rotator.Event) {
 			for _, f := range ps.events {

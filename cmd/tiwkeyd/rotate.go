@@ -107,7 +107,7 @@ func (ps *parts) longestWait(ctx context.Context, targets []rotator.Target) time
 	for i, t := range targets {
 		group.Go(func() error {
 			s, _ := ps.store.Read(ctx, t)
-			waits[i] = ps.policy.PropagationOf(s.Keyring)
+			waits[i] = ps.policy.Of(s.Keyring).Propagation
 			if k := s.Keyring; k != nil && k.Pending() != nil {
 				waits[i] = max(waits[i], time.Until(k.Pending().PushAfter))
 			}

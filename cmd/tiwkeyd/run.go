@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -205,7 +206,7 @@ func (p *program) announce(ctx context.Context, ps *parts, address string) {
 		"propagation", ps.policy.Propagation.String(), "grace", ps.policy.Grace.String(),
 		"store", ps.store.String(), "endpoint", ps.config.Endpoint, "credentials", ps.config.Credentials,
 		"http", address, "version", builtFrom().Version)
-	if n := ps.schedule.Keys(&ps.config.Policy, nil); n > rotator.ManyKeys {
+	if n := ps.schedule.Keys(&ps.config.Policy, nil); n > schedule.ManyKeys {
 		ps.log.Warn(manyKeys, "keys", n, "schedule", ps.config.Spec, "grace", ps.policy.Grace.String())
 	}
 }

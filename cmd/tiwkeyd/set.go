@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -133,7 +134,7 @@ func overrideStored(ctx context.Context, parts *parts, t rotator.Target, change 
 		}
 		before := o
 		change(&o)
-		if err := o.Validate(&parts.policy); err != nil {
+		if err := schedule.Validate(&o, &parts.policy); err != nil {
 			return nil, &exitError{code: exitUsage, err: fmt.Errorf("%s: nothing was changed: %w", t, err)}
 		}
 		next := s.Keyring.With(o)
@@ -250,7 +251,7 @@ func settingsOf(parts *parts, k *rotator.Keyring) *settings {
 			}
 		}
 	}
-	if holds := parts.policy.PropagationOf(k).String(); holds != all[2].Value {
+	if holds := parts.policy.Of(k).Propagation.String(); holds != all[2].Value {
 		all[2].Value, all[2].From = holds, told // more than the keyring says
 	}
 	return &settings{k.Target.String(), all}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/observe"
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -94,7 +95,7 @@ func (p *program) status(ctx context.Context, parts *parts, asJSON bool) error {
 	return nil
 }
 
-func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, now time.Time) targetStatus {
+func statusOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule, now time.Time) targetStatus {
 	st := targetStatus{Target: t.String(), Phase: phaseOf(k, now), Keys: []keyStatus{}}
 	if k == nil {
 		return st
@@ -114,7 +115,7 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 		st.LateSince = optional(p.PushAfter)
 	}
 	st.RotatedAt = optional(k.RotatedAt)
-	next := dueOf(t, k, schedule)
+	next := dueOf(t, k, every)
 	if o := k.Overrides; o != nil {
 		st.Paused = o.Paused
 		for i, value := range overridesText(o) {
@@ -144,8 +145,8 @@ func statusOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule, 
 }
 
 // dueOf is when the next key is due by schedule, the target's own if that can be used.
-func dueOf(t rotator.Target, k *rotator.Keyring, schedule *rotator.Schedule) time.Time {
-	return schedule.Of(k).Due(t, k.RotatedAt)
+func dueOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule) time.Time {
+	return every.Of(k).Due(t, k.RotatedAt)
 }
 
 // phaseOf is where a target stands, in a word or two.

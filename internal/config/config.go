@@ -16,6 +16,7 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/tencent"
@@ -52,7 +53,7 @@ type raw struct {
 type Config struct {
 	Targets     []rotator.Target
 	Discover    bool // serve also what has a keyring in the store
-	Schedule    *rotator.Schedule
+	Schedule    *schedule.Schedule
 	Spec        string // the schedule as it was given
 	Policy      rotator.Policy
 	FileStore   string // the directory; "" means Vault
@@ -151,14 +152,14 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		c.Targets = k.targets(r.Targets)
 	}
 	splay := k.duration("TIWKEYD_SPLAY", r.Splay, 0, 24*time.Hour)
-	schedule, err := rotator.ParseSchedule(r.Schedule, splay)
+	every, err := schedule.Parse(r.Schedule, splay)
 	k.check("TIWKEYD_SCHEDULE", err)
-	c.Schedule = schedule
+	c.Schedule = every
 	if err == nil {
-		if err := schedule.RoomFor(c.Policy.Propagation); err != nil {
+		if err := every.RoomFor(c.Policy.Propagation); err != nil {
 			k.fail("TIWKEYD_SCHEDULE", "%q: %v (TIWKEYD_PROPAGATION)", r.Schedule, err)
-		} else if schedule.Keys(&c.Policy, nil) > rotator.MaxKeys {
-			k.fail("TIWKEYD_SCHEDULE", "%q replaces more than %d keys within TIWKEYD_GRACE (%s), and no store holds so many: rotate less often, or shorten the grace", r.Schedule, rotator.MaxKeys, r.Grace)
+		} else if every.Keys(&c.Policy, nil) > schedule.MaxKeys {
+			k.fail("TIWKEYD_SCHEDULE", "%q replaces more than %d keys within TIWKEYD_GRACE (%s), and no store holds so many: rotate less often, or shorten the grace", r.Schedule, schedule.MaxKeys, r.Grace)
 		}
 	}
 	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)

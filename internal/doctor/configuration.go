@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 )
 
@@ -123,7 +124,7 @@ func (e *examination) schedule() {
 
 // crowded warns of settings that have many keys accepted at a time. k is nil for those of all targets.
 func (e *examination) crowded(f *Finding, k *rotator.Keyring) {
-	if n := e.Config.Schedule.Keys(&e.Config.Policy, k); n > rotator.ManyKeys {
+	if n := e.Config.Schedule.Keys(&e.Config.Policy, k); n > schedule.ManyKeys {
 		f.Status, f.Mend = Warn, "rotate less often, or shorten the grace"
 		f.What += fmt.Sprintf("; with the grace that applies it has %d keys or more accepted at a time", n)
 	}

@@ -83,7 +83,7 @@ func (e *examination) judgeKeyring(f *Finding, t rotator.Target, s rotator.Snaps
 	} else if k.Rotation == nil {
 		f.What += ", due now"
 	}
-	if own, holds := e.Config.Policy.Propagation, e.Config.Policy.PropagationOf(k); holds != own {
+	if own, holds := e.Config.Policy.Propagation, e.Config.Policy.Of(k).Propagation; holds != own {
 		f.What += fmt.Sprintf(", its receivers get %s, as it says, in place of %s", holds, own)
 	}
 	key, known := e.inForce[t]

@@ -142,7 +142,7 @@ func watched(t *testing.T, m *Monitor, w *world, targets ...rotator.Target) *rot
 	t.Helper()
 	p := policy("me")
 	e, err := rotator.New(rotator.Options{Store: m.Store(w), API: m.API(w), Policy: p, Events: m.Event,
-		Due: func(_ rotator.Target, at time.Time) time.Time {
+		Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time {
 			if at.IsZero() {
 				return time.Unix(0, 0)
 			}

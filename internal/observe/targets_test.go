@@ -175,7 +175,7 @@ func TestAnotherReplica(t *testing.T) {
 		a, b := newRig(t, w, one), newRig(t, w, one)
 		p := policy("the other")
 		var err error
-		b.engine, err = rotator.New(rotator.Options{Store: b.Store(w), API: b.API(w), Policy: p, Events: b.Event, Due: func(_ rotator.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		b.engine, err = rotator.New(rotator.Options{Store: b.Store(w), API: b.API(w), Policy: p, Events: b.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,7 +334,7 @@ func TestContested(t *testing.T) {
 		p := policy("me")
 		p.OnDrift = rotator.Reassert
 		var err error
-		r.engine, err = rotator.New(rotator.Options{Store: r.Store(r.w), API: r.API(r.w), Policy: p, Events: r.Event, Due: func(_ rotator.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		r.engine, err = rotator.New(rotator.Options{Store: r.Store(r.w), API: r.API(r.w), Policy: p, Events: r.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}

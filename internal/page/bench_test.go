@@ -50,7 +50,7 @@ func BenchmarkPage(b *testing.B) {
 		Keys: []rotator.Entry{{Key: rotator.NewKey("Kq7benchmark", key), State: rotator.Current, CreatedAt: now.Add(-6 * time.Hour), ActivatedAt: now.Add(-5 * time.Hour)}}}}
 	policy := rotator.Policy{Propagation: 6 * time.Minute, Grace: 24 * time.Hour, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute, KeyLength: 64, OnDrift: rotator.AlarmOnly, Timing: rotator.StandardTiming()}
 	m := observe.New(observe.Build{})
-	e, err := rotator.New(rotator.Options{Store: s, API: tencent{key}, Policy: policy, Events: m.Event, Due: func(_ rotator.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+	e, err := rotator.New(rotator.Options{Store: s, API: tencent{key}, Policy: policy, Events: m.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 	if err != nil {
 		b.Fatal(err)
 	}

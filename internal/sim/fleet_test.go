@@ -11,12 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	tiw "tiwkeyd/tencent"
 )
 
 // Two hours from one rotation to the next leave room for what goes wrong.
-var fleetSchedule, _ = rotator.ParseSchedule("0 */2 * * *", 0)
+var fleetSchedule, _ = schedule.Parse("0 */2 * * *", 0)
 
 // join starts a daemon.
 func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
@@ -60,7 +61,7 @@ func (m *member) share(replicas, place int) {
 }
 
 // dueAt is the schedule, or once at m.due.
-func (m *member) dueAt(t rotator.Target, at time.Time) time.Time {
+func (m *member) dueAt(t rotator.Target, _ *rotator.Keyring, at time.Time) time.Time {
 	switch {
 	case m.due.IsZero():
 		return fleetSchedule.Due(t, at)

@@ -38,7 +38,7 @@ func (r *replica) restart() {
 		log = slog.New(slog.NewTextHandler(reader{r.w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	e, err := rotator.New(rotator.Options{Store: store{r}, API: api{r}, Clock: clock{r}, Random: random{r.w}, Policy: r.w.policy, Log: log,
-		Due:    func(_ rotator.Target, at time.Time) time.Time { return at.Add(every) },
+		Due:    func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(every) },
 		Events: r.tell})
 	if err != nil {
 		panic(err)

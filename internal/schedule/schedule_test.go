@@ -1,9 +1,13 @@
-package rotator
+package schedule
 
 import (
+	"bytes"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"tiwkeyd/rotator"
 )
 
 func at(text string) time.Time {
@@ -16,7 +20,7 @@ func at(text string) time.Time {
 
 func TestDue(t *testing.T) {
 	t.Parallel()
-	target := Target{1, WhiteboardPush}
+	target := rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}
 	for _, c := range []struct{ spec, rotated, want string }{
 		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T03:00:01Z", "2026-05-02T03:00:00Z"},
 		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T02:59:59Z", "2026-05-01T03:00:00Z"},
@@ -28,7 +32,7 @@ func TestDue(t *testing.T) {
 		// Clocks go forward over 02:30 in New York: the day's run is skipped, not doubled.
 		{"CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T08:00:00Z", "2026-03-09T06:30:00Z"},
 	} {
-		s, err := ParseSchedule(c.spec, 0)
+		s, err := Parse(c.spec, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,9 +40,38 @@ func TestDue(t *testing.T) {
 			t.Errorf("%s after %s: %s, want %s", c.spec, c.rotated, got.UTC().Format(time.RFC3339), c.want)
 		}
 	}
-	s, err := ParseSchedule("@yearly", 0)
+	s, err := Parse("@yearly", 0)
 	if err != nil || s.Due(target, time.Time{}).After(at("2000-01-01T00:00:00Z")) {
 		t.Errorf("what was never rotated is not due at once: %v", err)
+	}
+}
+
+// TestByKeyring: a keyring's own schedule counts, unless it cannot be used, which is logged once.
+func TestByKeyring(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s, err := Parse("CRON_TZ=UTC 0 3 * * *", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, rotated := rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, at("2026-05-01T12:00:00Z")
+	for range 2 {
+		due := s.ByKeyring(slog.New(slog.NewTextHandler(&log, nil)))
+		for range 3 {
+			for spec, after := range map[string]time.Duration{"": 15 * time.Hour, "CRON_TZ=UTC 0 4 * * *": 16 * time.Hour, "whenever": 15 * time.Hour} {
+				k := &rotator.Keyring{Overrides: &rotator.Overrides{Schedule: spec}}
+				want := rotated.Add(after + s.offset(target)) // the splay is everybody's
+				if got := due(target, k, rotated); !got.Equal(want) || !s.Of(k).Due(target, rotated).Equal(want) {
+					t.Errorf("%q: %s, want %s", spec, got, want)
+				}
+			}
+			if got := due(target, nil, rotated); !got.Equal(s.Due(target, rotated)) || !due(target, &rotator.Keyring{}, rotated).Equal(got) {
+				t.Errorf("without overrides: %s", got)
+			}
+		}
+	}
+	if said := log.String(); strings.Count(said, "\n") != 2 || strings.Count(said, `level=WARN msg="the schedule that overrides TIWKEYD_SCHEDULE cannot be used; TIWKEYD_SCHEDULE applies" target=1/whiteboard-push error="schedule \"whenever\"`) != 2 {
+		t.Errorf("%s", said)
 	}
 }
 
@@ -71,11 +104,11 @@ func TestScheduleKeys(t *testing.T) {
 		{"CRON_TZ=UTC 0 0 29 2 *", day, 0, 3},
 	} {
 		for _, splay := range []time.Duration{0, 3 * time.Hour} {
-			s, err := ParseSchedule(c.spec, splay)
+			s, err := Parse(c.spec, splay)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := s.Keys(&Policy{Grace: c.grace, Propagation: c.propagation}, nil); got != c.want {
+			if got := s.Keys(&rotator.Policy{Grace: c.grace, Propagation: c.propagation}, nil); got != c.want {
 				t.Errorf("%s with %s, %s (splay %s): %d keys, want %d", c.spec, c.grace, c.propagation, splay, got, c.want)
 			}
 		}
@@ -85,7 +118,7 @@ func TestScheduleKeys(t *testing.T) {
 func TestScheduleNonsense(t *testing.T) {
 	t.Parallel()
 	for _, spec := range []string{"", "often", "* * * *", "* * * * * *", "61 * * * *", "@every", "@fortnightly", "CRON_TZ=UTC", "TZ=UTC", "TZ=", "CRON_TZ=Nowhere/Land 0 3 * * *", "0 0 30 2 *"} {
-		if _, err := ParseSchedule(spec, 0); err == nil || !strings.Contains(err.Error(), "schedule") {
+		if _, err := Parse(spec, 0); err == nil || !strings.Contains(err.Error(), "schedule") {
 			t.Errorf("%q: %v", spec, err)
 		}
 	}
@@ -94,15 +127,15 @@ func TestScheduleNonsense(t *testing.T) {
 func TestSplay(t *testing.T) {
 	t.Parallel()
 	const splay = time.Hour
-	s, err := ParseSchedule("CRON_TZ=UTC 0 3 * * *", splay)
+	s, err := Parse("CRON_TZ=UTC 0 3 * * *", splay)
 	if err != nil {
 		t.Fatal(err)
 	}
-	same, _ := ParseSchedule("CRON_TZ=UTC 0 3 * * *", splay)
+	same, _ := Parse("CRON_TZ=UTC 0 3 * * *", splay)
 	base := at("2026-05-02T03:00:00Z")
 	quarters := [4]int{}
 	for id := range int64(400) {
-		target := Target{id + 1, WhiteboardPush}
+		target := rotator.Target{SdkAppID: id + 1, Service: rotator.WhiteboardPush}
 		due := s.Due(target, at("2026-05-01T12:00:00Z"))
 		late := due.Sub(base)
 		if late < 0 || late >= splay {
@@ -123,33 +156,18 @@ func TestSplay(t *testing.T) {
 	}
 }
 
-func FuzzParseSchedule(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, spec := range []string{"0 3 * * *", "CRON_TZ=UTC 0 3 * * 1-5", "@every 1h", "@daily", "TZ=", "*/7 1,2 * JAN-MAR ?"} {
 		f.Add(spec)
 	}
 	f.Fuzz(func(t *testing.T, spec string) {
-		s, err := ParseSchedule(spec, time.Hour)
+		s, err := Parse(spec, time.Hour)
 		if err != nil {
 			return
 		}
 		rotated := at("2026-05-01T12:00:00Z")
-		if due := s.Due(Target{1, WhiteboardPush}, rotated); !due.After(rotated) {
+		if due := s.Due(rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, rotated); !due.After(rotated) {
 			t.Fatalf("%q is due at %s, which is not after %s", spec, due, rotated)
-		}
-	})
-}
-
-func FuzzParseTarget(f *testing.F) {
-	for _, s := range []string{"1400000001", "1/online-record", "-1", "9223372036854775808", " 7 ", "7/"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		target, err := ParseTarget(s)
-		if err != nil {
-			return
-		}
-		if again, err := ParseTarget(target.String()); err != nil || again != target {
-			t.Fatalf("%q reads as %s, which reads as %s, %v", s, target, again, err)
 		}
 	})
 }
@@ -158,42 +176,52 @@ func TestLocalTimeAndLongSplay(t *testing.T) {
 	old := time.Local
 	time.Local = time.FixedZone("East", 8*3600)
 	defer func() { time.Local = old }()
-	s, err := ParseSchedule("0 3 * * *", 0)
+	s, err := Parse("0 3 * * *", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if due := s.Due(codecTarget, at("2026-05-01T12:00:00Z")); !due.Equal(at("2026-05-01T19:00:00Z")) {
+	if due := s.Due(rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, at("2026-05-01T12:00:00Z")); !due.Equal(at("2026-05-01T19:00:00Z")) {
 		t.Errorf("three o'clock here is %s", due.UTC())
 	}
-	s, _ = ParseSchedule("0 * * * *", 3*time.Hour)
+	s, _ = Parse("0 * * * *", 3*time.Hour)
 	for id := range int64(20) {
-		target := Target{id + 1, WhiteboardPush}
+		target := rotator.Target{SdkAppID: id + 1, Service: rotator.WhiteboardPush}
 		due := s.Due(target, at("2026-05-01T12:00:00Z"))
 		if next := s.Due(target, due.Add(time.Second)); !next.Equal(due.Add(time.Hour)) {
 			t.Errorf("%s is due at %s and then at %s", target, due, next)
 		}
 	}
-	if now := NewSystemClock().Now(); now != now.Round(0) {
-		t.Error("the wall clock's time has a monotonic part")
-	}
-	if (Snapshot{}).sameCurrent(settled().s) || settled().s.sameCurrent(Snapshot{}) || !(Snapshot{}).sameCurrent(Snapshot{}) {
-		t.Error("a keyring that is lost, or new, is taken for the same")
-	}
 }
 
-func TestRotatedAt(t *testing.T) {
+func TestOverridesValidate(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ rotated, written, want time.Time }{
-		"as it stands":                       {minute(-60), minute(-60), minute(-60)},
-		"the store tells no time":            {minute(-60), time.Time{}, minute(-60)},
-		"within the skew":                    {minute(2), minute(0), minute(2)},
-		"a clock far ahead wrote it":         {minute(9999), minute(-600), minute(-600)},
-		"and the store does not tell either": {minute(9999), time.Time{}, time.Time{}},
-		"the store's clock is ahead as well": {minute(9999), minute(9999), time.Time{}},
+	p := &rotator.Policy{Propagation: 6 * time.Minute}
+	for _, r := range []struct {
+		o    rotator.Overrides
+		want string // "" is valid
+	}{
+		{rotator.Overrides{}, ""},
+		{rotator.Overrides{Schedule: "CRON_TZ=Asia/Shanghai 0 4 * * 0", Grace: 48 * time.Hour, Propagation: new(10 * time.Minute), Paused: true}, ""},
+		{rotator.Overrides{Grace: rotator.MinGrace, Propagation: new(6 * time.Minute)}, ""},
+		{rotator.Overrides{Grace: rotator.MinGrace - time.Second}, "grace"},
+		{rotator.Overrides{Grace: rotator.MaxGrace + time.Second}, "grace"},
+		{rotator.Overrides{Grace: rotator.MinGrace + time.Millisecond}, "grace"},
+		{rotator.Overrides{Propagation: new(time.Duration(0))}, ""},
+		{rotator.Overrides{Propagation: new(-time.Second)}, "from 0s to 24h"},
+		{rotator.Overrides{Propagation: new(rotator.MaxPropagation + time.Second)}, "propagation"},
+		{rotator.Overrides{Propagation: new(6*time.Minute + time.Millisecond)}, "propagation"},
+		{rotator.Overrides{Schedule: "now and then"}, "schedule"},
+		{rotator.Overrides{Schedule: "@every 6m"}, "takes longer than the propagation"},
+		{rotator.Overrides{Schedule: "@every 8m", Propagation: new(10 * time.Minute)}, "takes longer than the propagation"},
+		{rotator.Overrides{Schedule: "@every 5m", Propagation: new(time.Minute)}, ""},
 	} {
-		s := Snapshot{Keyring: &Keyring{RotatedAt: c.rotated}, Written: c.written}
-		if got := s.rotatedAt(t0, &tablePolicy); !got.Equal(c.want) {
-			t.Errorf("%s: %s, want %s", name, got, c.want)
+		err := Validate(&r.o, p)
+		if (err == nil) != (r.want == "") || (err != nil && !strings.Contains(err.Error(), r.want)) {
+			t.Errorf("%+v: %v", r.o, err)
 		}
+	}
+	err := Validate(&rotator.Overrides{Schedule: "x", Grace: 1, Propagation: new(time.Duration(1))}, p)
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("not all that is wrong is told: %v", err)
 	}
 }

@@ -1,0 +1,21 @@
+package webhook
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestImports: who receives callbacks does not link what only who rotates keys needs.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	deps, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil || !strings.Contains(string(deps), "tiwkeyd/webhook\n") {
+		t.Fatalf("go list: %v, %s", err, deps)
+	}
+	for _, foreign := range []string{"robfig/cron", "hashicorp/vault", "tiwkeyd/internal", "tiwkeyd/secrets", "tiwkeyd/tencent"} {
+		if strings.Contains(string(deps), foreign) {
+			t.Errorf("webhook imports %s", foreign)
+		}
+	}
+}
