@@ -1,11 +1,6 @@
 package rotator
 
-import (
-	"context"
-	"errors"
-	"log/slog"
-	"time"
-)
+import "time"
 
 // Phase is where in a step an Event stands.
 type Phase string
@@ -17,7 +12,7 @@ const (
 	Idle  Phase = "idle"  // nothing to do before Event.Until
 )
 
-// Event is a piece of news about a target, for progress displays and for tests.
+// Event is a piece of news about a target, for logs, progress displays and tests.
 type Event struct {
 	Time     time.Time
 	Target   Target
@@ -29,7 +24,7 @@ type Event struct {
 	Reason   Reason
 	Started  time.Time // when the rotation was begun
 	InHand   bool      // the rotation is under way; else it is the last one, which failed
-	Until    time.Time // of Idle
+	Until    time.Time // of Idle, and of an Error of the store, which is logged
 	Err      error     // of Error
 }
 
@@ -54,35 +49,4 @@ func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
 		}
 	}
 	e.events(ev)
-	e.logEvent(ev)
-}
-
-func (e *Engine) logEvent(ev Event) {
-	level, msg := slog.LevelDebug, string(ev.Step)
-	switch {
-	case ev.Phase == Error:
-		level, msg = slog.LevelError, string(ev.Step)+" failed"
-	case ev.Phase == Done && ev.Step != StepObserve:
-		level, msg = slog.LevelInfo, string(ev.Step)+" done"
-	case ev.Phase == Begin:
-		msg = string(ev.Step) + " begins"
-	}
-	if !e.log.Enabled(context.Background(), level) {
-		return
-	}
-	attrs := []slog.Attr{slog.String("target", ev.Target.String()), slog.String("why", ev.Why), slog.Any("key", ev.Key)}
-	if ev.Rotation != "" {
-		attrs = append(attrs, slog.String("rotation", ev.Rotation), slog.String("reason", string(ev.Reason)))
-	}
-	if !ev.Until.IsZero() {
-		attrs = append(attrs, slog.Time("until", ev.Until))
-	}
-	if ev.Err != nil {
-		attrs = append(attrs, slog.String("error", ev.Err.Error()))
-		var api *APIError
-		if errors.As(ev.Err, &api) {
-			attrs = append(attrs, slog.String("code", api.Code), slog.String("request_id", api.RequestID))
-		}
-	}
-	e.log.LogAttrs(context.Background(), level, msg, attrs...)
 }

@@ -187,9 +187,17 @@ func engineOn(t *testing.T, m *memory, owner string, due func(Target, time.Time)
 	if due == nil {
 		due = func(_ Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }
 	}
-	e, err := New(Options{Store: m, API: m, Clock: clock{NewSystemClock(), m}, Policy: p, Events: events,
-		Due: func(t Target, _ *Keyring, at time.Time) time.Time { return due(t, at) },
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	e, err := New(Options{Store: m, API: m, Clock: clock{NewSystemClock(), m}, Policy: p, Log: logger,
+		Events: func(ev Event) {
+			if events != nil {
+				events(ev)
+			}
+			if ev.Err != nil {
+				logger.Error(string(ev.Step), "error", ev.Err)
+			}
+		},
+		Due: func(t Target, _ *Keyring, at time.Time) time.Time { return due(t, at) }})
 	if err != nil {
 		t.Fatal(err)
 	}

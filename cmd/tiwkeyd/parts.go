@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -137,12 +138,46 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 			for _, f := range ps.events {
 				f(ev)
 			}
+			logEvent(ps.log, ev)
 		}}
 	if ps.before != nil {
 		ps.before.Reconfigure(o, ps.same)
 		return ps.before, nil
 	}
 	return rotator.New(o)
+}
+
+// logEvent tells of a step: of one that only looks, or begins, to who debugs.
+func logEvent(log *slog.Logger, ev rotator.Event) {
+	level, msg := slog.LevelDebug, string(ev.Step)
+	switch {
+	case ev.Phase == rotator.Error && !ev.Until.IsZero():
+		return // the engine has logged what the store answered
+	case ev.Phase == rotator.Error:
+		level, msg = slog.LevelError, string(ev.Step)+" failed"
+	case ev.Phase == rotator.Done && ev.Step != rotator.StepObserve:
+		level, msg = slog.LevelInfo, string(ev.Step)+" done"
+	case ev.Phase == rotator.Begin:
+		msg = string(ev.Step) + " begins"
+	}
+	if !log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("target", ev.Target.String()), slog.String("why", ev.Why), slog.Any("key", ev.Key)}
+	if ev.Rotation != "" {
+		attrs = append(attrs, slog.String("rotation", ev.Rotation), slog.String("reason", string(ev.Reason)))
+	}
+	if !ev.Until.IsZero() {
+		attrs = append(attrs, slog.Time("until", ev.Until))
+	}
+	if ev.Err != nil {
+		attrs = append(attrs, slog.String("error", ev.Err.Error()))
+		var api *rotator.APIError
+		if errors.As(ev.Err, &api) {
+			attrs = append(attrs, slog.String("code", api.Code), slog.String("request_id", api.RequestID))
+		}
+	}
+	log.LogAttrs(context.Background(), level, msg, attrs...)
 }
 
 // places are the store and the Tencent that the engine deals with.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -50,6 +51,9 @@ func (r *replica) tell(ev rotator.Event) {
 	if ev.Phase == rotator.Begin && r.w.draw(3) == 0 {
 		r.interlude() // between the decision and what is done about it
 	}
+	if !r.w.quiet {
+		fmt.Fprintf(reader{r.w}, "%+v", ev)
+	}
 	switch {
 	case ev.Phase == rotator.Idle:
 		return
@@ -66,7 +70,7 @@ func (r *replica) tell(ev rotator.Event) {
 	}
 }
 
-// reader reads what replicas log. I6: no key shows in it.
+// reader reads what replicas log and tell. I6: no key shows in it.
 type reader struct{ w *World }
 
 func (l reader) Write(line []byte) (int, error) {
