@@ -40,11 +40,7 @@ func (k *Keyring) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode keyring of %s: %w", k.Target, err)
 	}
 	s := stored{Schema: SchemaVersion, SdkAppID: k.Target.SdkAppID, Service: k.Target.Service, Keys: []storedEntry{}, Keyring: k}
-	accept := []string{}
-	for _, key := range k.Accept() {
-		accept = append(accept, key.Reveal())
-	}
-	s.CallbackKey, s.Accept = value(k.CallbackKey().Reveal()), value(accept)
+	s.CallbackKey, s.Accept = value(k.CallbackKey().Reveal()), value(k.accepted())
 	for _, e := range k.Keys {
 		s.Keys = append(s.Keys, storedEntry{e.Key.ID(), e.Key.Reveal(), e})
 	}
@@ -119,17 +115,19 @@ func (k *Keyring) derives(callbackKey, accept jsontext.Value) bool {
 	if jsonv2.Unmarshal(callbackKey, &one) != nil || jsonv2.Unmarshal(accept, &all) != nil {
 		return false
 	}
-	want := map[string]bool{}
-	for _, key := range k.Accept() {
-		want[key.Reveal()] = true
-	}
-	for _, value := range all {
-		if !want[value] {
-			return false
-		}
-	}
+	want := k.accepted()
+	slices.Sort(want)
 	slices.Sort(all)
-	return one == k.CallbackKey().Reveal() && len(slices.Compact(all)) == len(want)
+	return one == k.CallbackKey().Reveal() && slices.Equal(slices.Compact(all), slices.Compact(want))
+}
+
+// accepted are the values of Accept.
+func (k *Keyring) accepted() []string {
+	values := []string{}
+	for _, key := range k.Accept() {
+		values = append(values, key.Reveal())
+	}
+	return values
 }
 
 // unquoted says what is wrong without a word of the text, which has keys in it.

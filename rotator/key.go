@@ -36,10 +36,7 @@ const (
 // function it shows no more than the address. Reflection cannot look into one either.
 type Key struct{ in func() material }
 
-type material struct {
-	id    string
-	value string
-}
+type material struct{ id, value string }
 
 // NewKey returns the key of the given value, known in public as id. An empty value gives
 // the zero Key.
@@ -47,10 +44,8 @@ func NewKey(id, value string) Key {
 	if value == "" {
 		return Key{}
 	}
-	return seal(material{id: id, value: value})
+	return Key{func() material { return material{id, value} }}
 }
-
-func seal(m material) Key { return Key{func() material { return m }} }
 
 // GenerateKey draws a key of length base62 characters, and its id, from random
 // (nil means crypto/rand). The id is drawn separately: it says nothing about the value.
@@ -119,10 +114,7 @@ func (k Key) IsZero() bool { return k.in == nil }
 
 // Equal compares values, not ids, in constant time. Two zero Keys are equal.
 func (k Key) Equal(o Key) bool {
-	if k.in == nil || o.in == nil {
-		return k.in == nil && o.in == nil
-	}
-	return subtle.ConstantTimeCompare([]byte(k.in().value), []byte(o.in().value)) == 1
+	return subtle.ConstantTimeCompare([]byte(k.Reveal()), []byte(o.Reveal())) == 1
 }
 
 // Fingerprint is the SHA-256 of the value in hex, "" for the zero Key: it tells whether two keys are
@@ -137,7 +129,7 @@ func (k Key) Fingerprint() string {
 }
 
 // named is the same key under another id.
-func (k Key) named(id string) Key { return seal(material{id: id, value: k.in().value}) }
+func (k Key) named(id string) Key { return NewKey(id, k.Reveal()) }
 
 // Reveal gives the value itself. Callers are few on purpose: the keyring's encoder, the
 // request to Tencent, and the verification of a callback.
@@ -176,15 +168,4 @@ func (k *Key) UnmarshalText([]byte) error {
 // GobEncode refuses: a key leaves the process in a keyring or a request only.
 func (k Key) GobEncode() ([]byte, error) {
 	return nil, errors.New("a key cannot be gob-encoded")
-}
-
-// Redact replaces every appearance of the given keys' values in s by their ids. It guards
-// text that came from outside (an API's message, a proxy's error page) before it is logged.
-func Redact(s string, keys ...Key) string {
-	for _, k := range keys {
-		if !k.IsZero() {
-			s = strings.ReplaceAll(s, k.Reveal(), "["+k.String()+"]")
-		}
-	}
-	return strings.ToValidUTF8(s, "?")
 }

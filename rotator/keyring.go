@@ -153,11 +153,9 @@ func (k *Keyring) Clone() *Keyring {
 	c := *k
 	c.Keys = slices.Clone(k.Keys)
 	if k.Rotation != nil {
-		r := *k.Rotation
-		c.Rotation = &r
-		if r.LastError != nil {
-			f := *r.LastError
-			c.Rotation.LastError = &f
+		c.Rotation = new(*k.Rotation)
+		if f := k.Rotation.LastError; f != nil {
+			c.Rotation.LastError = new(*f)
 		}
 	}
 	return &c

@@ -62,15 +62,6 @@ func StandardTiming() Timing {
 	}
 }
 
-// Scaled gives the same proportions n times as fast.
-func (t Timing) Scaled(n int64) Timing {
-	for _, d := range []*time.Duration{&t.PushDeadline, &t.Skew, &t.RollbackKeep, &t.Lease,
-		&t.RetryMin, &t.RetryMax, &t.RefusedMin, &t.RefusedMax} {
-		*d /= time.Duration(n)
-	}
-	return t
-}
-
 // probe is how often a keyring is read while receivers are given some time to read a key in it: a
 // spell in which nobody could read it does not count for them.
 func probe(wait time.Duration) time.Duration { return min(30*time.Second, wait/8) }

@@ -42,18 +42,14 @@ type Snapshot struct {
 
 // sameCurrent reports whether two snapshots have the same current key, or neither a keyring.
 func (s Snapshot) sameCurrent(o Snapshot) bool {
-	if s.Keyring == nil || o.Keyring == nil {
-		return s.Keyring == nil && o.Keyring == nil
-	}
-	return s.Keyring.CallbackKey().Equal(o.Keyring.CallbackKey())
+	a, b := s.Keyring, o.Keyring
+	return (a == nil) == (b == nil) && (a == nil || a.CallbackKey().Equal(b.CallbackKey()))
 }
 
 // sameVersion reports whether two snapshots are of one write.
 func (s Snapshot) sameVersion(o Snapshot) bool {
-	if s.Keyring == nil || o.Keyring == nil {
-		return s.Version == o.Version && s.Keyring == nil && o.Keyring == nil
-	}
-	return s.Version == o.Version && s.Keyring.Revision == o.Keyring.Revision && s.Keyring.Edited == o.Keyring.Edited
+	a, b := s.Keyring, o.Keyring
+	return s.Version == o.Version && (a == nil) == (b == nil) && (a == nil || a.Revision == b.Revision && a.Edited == b.Edited)
 }
 
 // ErrConflict says that the keyring was changed by somebody else between Read and Write.

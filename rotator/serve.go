@@ -117,24 +117,17 @@ func (e *Engine) rouse() {
 }
 
 // Targets lists what the engine has dealt with, in order.
-func (e *Engine) Targets() []Target {
+func (e *Engine) Targets() []Target { return e.list(func(*track) bool { return true }) }
+
+// Served lists what Run looks after, or will, in order.
+func (e *Engine) Served() []Target { return e.list(func(tr *track) bool { return tr.served }) }
+
+func (e *Engine) list(wanted func(*track) bool) []Target {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var ts []Target
-	for t := range e.tracks {
-		ts = append(ts, t)
-	}
-	slices.SortFunc(ts, Target.Compare)
-	return ts
-}
-
-// Served lists what Run looks after, or will, in order.
-func (e *Engine) Served() []Target {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	ts := make([]Target, 0, e.served)
 	for t, tr := range e.tracks {
-		if tr.served {
+		if wanted(tr) {
 			ts = append(ts, t)
 		}
 	}

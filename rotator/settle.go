@@ -65,7 +65,7 @@ func (e *Engine) Settle(ctx context.Context, t Target, reason Reason) error {
 			e.answerAsk(tr)
 			return tr.notBegun()
 		}
-		if tr.lastErr == nil && tr.joined(e.policy.Owner) {
+		if k := tr.snap.Keyring; tr.lastErr == nil && k != nil && k.Pending() != nil && k.Rotation.Owner != e.policy.Owner {
 			next = sooner(next, e.clock.Now().Add(joinPoll))
 		}
 		sleepUntil(ctx, e.clock, next, nil)
@@ -88,12 +88,6 @@ func (e *Engine) Begin(ctx context.Context, t Target, reason Reason) error {
 		}
 		sleepUntil(ctx, e.clock, next, nil)
 	}
-}
-
-// joined reports whether another replica carries the rotation out.
-func (tr *track) joined(owner string) bool {
-	k := tr.snap.Keyring
-	return k != nil && k.Pending() != nil && k.Rotation.Owner != owner
 }
 
 // outcome tells how the rotation of tr.pending ended, if it did.

@@ -46,7 +46,7 @@ func (t Target) Validate() error {
 		return fmt.Errorf("SdkAppId %d is not a positive number", t.SdkAppID)
 	}
 	if !slices.Contains(Services(), t.Service) {
-		return fmt.Errorf("service %q is unknown; the services are %s", t.Service, serviceNames())
+		return fmt.Errorf("service %q is unknown; the services are %s", t.Service, strings.ReplaceAll(strings.Trim(fmt.Sprint(Services()), "[]"), " ", ", "))
 	}
 	return nil
 }
@@ -67,12 +67,4 @@ func ParseTarget(s string) (Target, error) {
 		return Target{}, fmt.Errorf("target %q: %w", s, err)
 	}
 	return t, nil
-}
-
-func serviceNames() string {
-	var names []string
-	for _, s := range Services() {
-		names = append(names, string(s))
-	}
-	return strings.Join(names, ", ")
 }

@@ -158,3 +158,10 @@ func TestSpaceAround(t *testing.T) {
 		}
 	}
 }
+
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	if got := redact("a "+canaryKey+" b \xff", rotator.NewKey("public", canaryKey)) + redact("c", rotator.Key{}); got != "a [public] b ?c" {
+		t.Errorf("%q", got)
+	}
+}

@@ -103,6 +103,15 @@ func notSent(action string, t rotator.Target, err error) *rotator.APIError {
 	return e
 }
 
+// redact puts k's id where its value stands in s, which came from outside (an API's message, a
+// proxy's error page).
+func redact(s string, k rotator.Key) string {
+	if !k.IsZero() {
+		s = strings.ReplaceAll(s, k.Reveal(), "["+k.String()+"]")
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
 // explain turns an error of the SDK into ours. The SDK quotes whole answers in its messages,
 // and an answer of Describe has the key in it: such a message is replaced. Tencent's own
 // messages are kept, but for the key that was sent.
@@ -112,7 +121,7 @@ func explain(action string, t rotator.Target, k rotator.Key, err error) *rotator
 	}
 	var sdk *tcerr.TencentCloudSDKError
 	if !errors.As(err, &sdk) {
-		e := classify(action, t, "ClientError", rotator.Redact(err.Error(), k), "")
+		e := classify(action, t, "ClientError", redact(err.Error(), k), "")
 		e.Err = err
 		return e
 	}
@@ -126,5 +135,5 @@ func explain(action string, t rotator.Target, k rotator.Key, err error) *rotator
 			message = "the answer is not JSON of the API"
 		}
 	}
-	return classify(action, t, sdk.Code, rotator.Redact(message, k), sdk.RequestId)
+	return classify(action, t, sdk.Code, redact(message, k), sdk.RequestId)
 }

@@ -123,9 +123,18 @@ func (p *program) demo(ctx context.Context, rotations int) error {
 	return nil
 }
 
+// scaled gives the same proportions n times as fast.
+func scaled(t rotator.Timing, n int64) rotator.Timing {
+	for _, d := range []*time.Duration{&t.PushDeadline, &t.Skew, &t.RollbackKeep, &t.Lease,
+		&t.RetryMin, &t.RetryMax, &t.RefusedMin, &t.RefusedMax} {
+		*d /= time.Duration(n)
+	}
+	return t
+}
+
 // build makes the parts, none of which needs more than this machine.
 func (d *demo) build(dir string) (closeAll func(), err error) {
-	timing := rotator.StandardTiming().Scaled(demoSpeed)
+	timing := scaled(rotator.StandardTiming(), demoSpeed)
 	if d.server, err = tiwtest.Start(tiwtest.Options{SignatureLife: 5 * time.Minute / demoSpeed}); err != nil {
 		return nil, err
 	}

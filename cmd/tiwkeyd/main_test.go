@@ -53,7 +53,7 @@ func faster(p *rotator.Policy) {
 	if err != nil {
 		n = speed
 	}
-	p.Timing = p.Timing.Scaled(n)
+	p.Timing = scaled(p.Timing, n)
 	for _, d := range []*time.Duration{&p.Grace, &p.AttemptLimit, &p.Reconcile} {
 		*d /= time.Duration(n)
 	}
