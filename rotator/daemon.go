@@ -47,9 +47,8 @@ func (e *Engine) Run(ctx context.Context, targets []Target) {
 // dispatch hands out one visit that is due, or waits for something to happen.
 func (e *Engine) dispatch(ctx context.Context, lanes *lanes, back <-chan visit) {
 	e.progress.works(e.clock.Steady())
-	e.proceed(lanes)
+	first := sooner(e.proceed(lanes), e.call(lanes))
 	var timer <-chan time.Time
-	var first time.Time
 	var hand [2]chan<- *track
 	var next [2]*track
 	for i := range lanes.lane {
@@ -65,7 +64,7 @@ func (e *Engine) dispatch(ctx context.Context, lanes *lanes, back <-chan visit) 
 		if wait := v.at.Sub(e.clock.Now()); wait > 0 {
 			first = sooner(first, v.at)
 		} else {
-			hand[i], next[i], v.tr.behind = l.work, v.tr, -wait
+			hand[i], next[i] = l.work, v.tr
 		}
 	}
 	if !first.IsZero() {
@@ -117,9 +116,9 @@ func (e *Engine) expedite(lanes *lanes) {
 		}
 		heap.Init(&q)
 	}
-	put := lanes.putOff
-	lanes.putOff = nil
-	for _, v := range put {
+	waiting := append(lanes.putOff, lanes.line...)
+	lanes.putOff, lanes.line = nil, nil
+	for _, v := range waiting {
 		e.add(lanes, v)
 	}
 }

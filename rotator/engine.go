@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -42,8 +43,7 @@ type Engine struct {
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
 
-	load      float64       // sets a second that the own pending keys need
-	turns     turns         // of the looks that can wait
+	pace      pace
 	stretched *Policy       // with the interval of looks that holds now
 	told      time.Duration // the interval that was last logged
 }
@@ -137,7 +137,7 @@ func (e *Engine) configure(o Options, same bool) {
 	}
 	e.stretched, e.longer = nil, sync.Once{}
 	if !same {
-		e.silences, e.load, e.turns = silences{}, 0, turns{}
+		e.silences, e.pace = silences{}, pace{room: math.Inf(1)} // as much as there may be
 		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0
 	}
 }
@@ -157,16 +157,14 @@ type track struct {
 	asks   int    // guarded by Engine.mu: how often it was
 	heard  int    // the value of asks that the last visit took account of
 
-	behind time.Duration // how late the visit began
-
 	snap        Snapshot      // as last read or written
 	answered    moment        // when that call was answered, for all that is known
 	took        time.Duration // how long it took
 	wait        time.Duration // how long receivers get for the key that they may not know yet
-	load        float64       // guarded by Engine.mu: of its pending key, in Engine.load
+	room        bool          // guarded by Engine.mu: its rotation may begin
 	putOff      bool          // at its last visit there was no room for its rotation
-	queued      bool          // a look that can wait has a number
-	turn        float64       // its number
+	inLine      bool          // at its last visit a look could wait, and does
+	called      bool          // the visit is for that
 	latest      time.Time     // that the wall clock told, of what is remembered here
 	pending     Key           // the last pending key seen
 	pendingSeen watch         // of the pending key, for obs.Since
@@ -222,6 +220,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	}
 	e.progress.mark(tr, e.clock.Steady())
 	defer e.progress.end(tr)
+	defer e.leaveRoom(tr)
 	defer tr.lighten()
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
@@ -238,7 +237,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			return e.clock.Now()
 		}
 		a, w := e.decide(tr)
-		a = e.paced(tr, e.spare(tr, e.turn(tr, a, w)), w)
+		a = e.paced(tr, e.turn(tr, a, w), w)
 		if a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
@@ -263,6 +262,7 @@ func (tr *track) lighten() {
 // open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
 	tr.lastErr, tr.putOff = nil, false
+	tr.called, tr.inLine = tr.inLine, false
 	e.appease(tr)
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait

@@ -1,7 +1,7 @@
 package rotator
 
 import (
-	"math"
+	"container/heap"
 	"time"
 )
 
@@ -46,68 +46,25 @@ func (e *Engine) rules() *Policy {
 	return e.stretched
 }
 
-// turns says whose turn it is to be looked at. Each look that can wait takes a number; the numbers are
-// called at a rate that leaves Tencent's limit to the rotations while there are any, so when
-// a number comes is only known once it is called.
-type turns struct {
-	taken, called float64
-	at            time.Duration // when called was true, by the steady clock
-
-	pushes   float64 // of late: of each is left 1/e after pushSpan
-	pushedAt time.Duration
-}
-
-const (
-	// pushSpan is over how long the rate of sets is reckoned, and turnCheck how soon a look asks
-	// again in a wave of rotations.
-	pushSpan  = 10 * time.Second
-	turnCheck = time.Minute
-)
-
-// pushing counts a key that is being set.
-func (e *Engine) pushing() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.turns.pushed(e.clock.Steady())
-}
-
-func (t *turns) pushed(now time.Duration) {
-	t.pushes, t.pushedAt = t.recent(now)+1, now
-}
-
-func (t *turns) recent(now time.Duration) float64 {
-	return t.pushes * math.Exp(-(now-t.pushedAt).Seconds()/pushSpan.Seconds())
-}
-
-// call moves on to now, and gives how many numbers are called in a second. Other replicas set keys,
-// too, and each key that is set is looked at: twice the own rate is left to both, and in a wave all.
-func (t *turns) call(now time.Duration, full float64) float64 {
-	rate := max(0, full-2*t.recent(now)/pushSpan.Seconds())
-	t.called = min(t.taken, t.called+rate*(now-t.at).Seconds())
-	t.at = now
-	return rate
-}
-
-// turn puts off a look that can wait until it is the target's turn: a is then a wait.
+// turn has a look that can wait stand in line: a is then a wait.
 func (e *Engine) turn(tr *track, a Action, w Wish) Action {
-	if a.Step != StepObserve || !a.Idle || e.lookRate <= 0 || w.Asked != "" {
+	if a.Step != StepObserve || !a.Idle || tr.called || e.lookRate <= 0 || w.Asked != "" {
 		return a
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	t, now := &e.turns, e.moment() // under the lock: or of two visits the later one would go back
-	rate := t.call(now.steady, e.lookRate)
-	if !tr.queued {
-		tr.queued, tr.turn = true, t.taken
-		t.taken++
+	tr.inLine = true
+	return Action{Step: StepWait, Until: a.Until, Why: "its turn to be looked at comes"}
+}
+
+// call has the first in line visited if it is time, and gives when it is time for the next; zero if that is not
+// to be foreseen. While keys wait to be set none is called: Tencent's limit is for them.
+func (e *Engine) call(l *lanes) time.Time {
+	now := e.clock.Now()
+	if len(l.line) == 0 || len(l.putOff) > 0 || l.late(now) > 0 {
+		return time.Time{}
 	}
-	ahead := tr.turn - t.called
-	if ahead <= 0 {
-		return a // which gives the number back
+	if !now.Before(l.nextLook) {
+		heap.Push(&l.lane[0].queue, visit{l.line[0].tr, now})
+		l.line, l.nextLook = l.line[1:], now.Add(time.Duration(float64(time.Second)/e.lookRate))
 	}
-	wait := turnCheck // the wave may be over sooner
-	if rate >= e.lookRate/2 {
-		wait = time.Duration(ahead/rate*float64(time.Second)) + 1
-	}
-	return Action{Step: StepWait, Until: sooner(a.Until, now.wall.Add(wait)), Why: "its turn to be looked at comes"}
+	return l.nextLook
 }

@@ -94,43 +94,114 @@ func TestLooksAreSpread(t *testing.T) {
 	})
 }
 
-// TestLooksYield: while many keys are set, looks that can wait leave Tencent's limit to them, and take it up
-// again soon after.
+// TestLooksYield: while rotations wait for their turn, looks that can wait leave Tencent's limit to them, and
+// take it up again after.
 func TestLooksYield(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 5000, 5
-		m, e, ts, _ := fleet(t, n, rate, nil)
+		wave := time.Now().Add(10 * time.Minute)
+		m, e, ts, _ := fleet(t, n, rate, func(t Target, at time.Time) time.Time {
+			if t.SdkAppID%10 == 0 && at.Before(wave) {
+				return wave
+			}
+			return time.Time{}
+		})
+		e.stageRate, e.policy.Propagation = 1, time.Second
 		stop := running(e, ts)
 		defer stop()
-		spell := func(d time.Duration, sets float64) (looks int) {
+		spell := func(d time.Duration) (looks int) {
 			before := 0
 			m.change(func() { before = m.looks })
-			for end := time.Now().Add(d); time.Now().Before(end); {
-				if sets == 0 {
-					time.Sleep(time.Second)
-					continue
-				}
-				time.Sleep(time.Duration(float64(time.Second) / sets))
-				e.pushing()
-			}
+			time.Sleep(d)
 			m.change(func() { looks = m.looks - before })
 			return looks
 		}
-		if got := spell(100*time.Second, 0); got < 490 || got > 510 {
+		if got := spell(100 * time.Second); got < 490 || got > 510 {
 			t.Errorf("%d looks in 100 quiet seconds", got)
 		}
-		spell(20*time.Second, 6)
-		if got := spell(100*time.Second, 6); got > 10 { // those called just before
-			t.Errorf("%d looks in 100 seconds of a wave", got)
+		time.Sleep(time.Until(wave) + 20*time.Second)
+		// One of each new key, and one before it of who was not looked at yet.
+		if got := spell(100 * time.Second); got < 100 || got > 210 {
+			t.Errorf("%d looks in 100 seconds of a wave of one key a second", got)
 		}
-		spell(2*turnCheck, 0)
-		if got := spell(100*time.Second, 0); got < 480 || got > 600 { // with some that were called in the last minute
+		time.Sleep(10 * time.Minute)
+		if got := spell(100 * time.Second); got < 490 || got > 510 {
 			t.Errorf("%d looks in 100 seconds after the wave", got)
 		}
-		spell(60*time.Second, 1)
-		if got := spell(100*time.Second, 1); got < 250 || got > 350 {
-			t.Errorf("%d looks in 100 seconds with a key a second", got)
-		}
 	})
+}
+
+// TestCall has a row for what keeps the first in line from being looked at.
+func TestCall(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, c := range map[string]struct {
+		l      lanes
+		called bool
+		next   time.Duration // from now on
+	}{
+		"nobody is in line":              {lanes{}, false, 0},
+		"it is time":                     {lanes{line: make([]visit, 2)}, true, time.Second / 5},
+		"it is not time yet":             {lanes{line: make([]visit, 2), nextLook: now.Add(time.Minute)}, false, time.Minute},
+		"rotations are put off":          {lanes{line: make([]visit, 2), putOff: make([]visit, 1)}, false, 0},
+		"a key waits to be set":          {lanes{line: make([]visit, 2), lane: [2]lane{{}, {queue: queue{{at: now.Add(-time.Minute)}}}}}, false, 0},
+		"a key is to be set in a minute": {lanes{line: make([]visit, 2), lane: [2]lane{{}, {queue: queue{{at: now.Add(time.Minute)}}}}}, true, time.Second / 5},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			shift := time.Since(now)
+			for i := range c.l.lane[1].queue {
+				c.l.lane[1].queue[i].at = c.l.lane[1].queue[i].at.Add(shift)
+			}
+			if !c.l.nextLook.IsZero() {
+				c.l.nextLook = c.l.nextLook.Add(shift)
+			}
+			e, _ := engineOn(t, newMemory(), "me", nil, nil)
+			e.lookRate = 5
+			next, line := e.call(&c.l), len(c.l.line)
+			if called := len(c.l.lane[0].queue) == 1; called != c.called || called != (line == 1) || next.IsZero() != (c.next == 0) || (c.next != 0 && time.Until(next) != c.next) {
+				t.Errorf("%s: called: %t, %d still in line, the next in %s", name, called, line, time.Until(next))
+			}
+			if c.l.hurry(time.Now()); c.l.nextLook.After(time.Now()) {
+				t.Errorf("%s: the clock was set back, and nobody is called by the old one", name)
+			}
+		})
+	}
+}
+
+// TestInLine: who waits to be looked at is visited before, if something else is due first or is asked for.
+func TestInLine(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, c := range map[string]struct {
+		at   time.Time
+		ask  Reason
+		line int
+	}{
+		"nothing else is due":             {time.Time{}, "", 4},
+		"something is due after its turn": {now.Add(time.Hour), "", 4},
+		"something is due before":         {now, "", 3},
+		"it is asked for":                 {time.Time{}, ByCommand, 3},
+	} {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		e.lookRate = 5
+		tr := e.track(codecTarget)
+		tr.inLine = true
+		if c.ask != "" {
+			e.Ask(c.ask, codecTarget)
+		}
+		l := lanes{}
+		for i := range 3 {
+			other := e.track(Target{int64(i + 2), WhiteboardPush})
+			other.inLine = true
+			l.line = append(l.line, visit{tr: other})
+		}
+		if e.add(&l, visit{tr, c.at}); len(l.line) != c.line || len(l.lane[0].queue) != 4-c.line {
+			t.Errorf("%s: %d in line, %d not", name, len(l.line), len(l.lane[0].queue))
+		}
+		e.Ask(ByRevoke, Target{2, WhiteboardPush})
+		if e.expedite(&l); len(l.line) != c.line-1 || len(l.lane[0].queue) != 5-c.line || l.lane[0].queue[0].tr.target.SdkAppID != 2 {
+			t.Errorf("%s: whose key leaked is still in line: %+v", name, l)
+		}
+	}
 }

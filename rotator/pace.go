@@ -5,63 +5,77 @@ import (
 	"time"
 )
 
-// A pending key is read again and again until it is set, and Tencent sets only so many a second. So a
-// wave of rotations is a pipeline: each replica has no more keys of its own pending than can be set, at its
-// share of the limit, within the time that receivers get, and a minute. What nobody asked for is put off
-// meanwhile, and goes on in order as there is room.
+// A wave of rotations is a pipeline: what nobody asked for begins at the pace at which Tencent sets keys,
+// each replica at its share. So a key that receivers have had time for is set within a minute, and no more
+// keys are pending than can be set in the time that receivers get, and that minute.
 
-// paceSlack is how much longer than its propagation a key may be pending because others go first.
-const paceSlack = time.Minute
+const (
+	// paceBurst is for how long keys can be set that begin at once: there is to be one whenever there is room
+	// within the limit.
+	paceBurst = 5 * time.Second
+	// paceSlack is how long a key may wait for its turn to be set before no more begin.
+	paceSlack = 60 * time.Second
+)
 
-// need is how many sets a second a key takes that is pending for as long as receivers get.
-func need(propagation time.Duration) float64 { return 1 / (propagation + paceSlack).Seconds() }
+// pace is how many rotations may begin.
+type pace struct {
+	room float64       // at once
+	at   time.Duration // when that was so, by the steady clock
+	late bool          // keys wait for their turn to be set for longer than paceSlack
+}
 
-// loads notes what a target's pending key needs of this replica; 0: there is none of its own, or nothing is
-// known of it.
-func (e *Engine) loads(tr *track, load float64) {
+// share is how many keys a second this replica may set. The caller holds e.mu.
+func (e *Engine) shareLocked() float64 { return e.stageRate / float64(e.replicas) }
+
+// roomLocked reports whether a target's rotation may begin, and takes the room for it. The caller holds e.mu.
+func (e *Engine) roomLocked(tr *track) bool {
+	p, now := &e.pace, e.clock.Steady()
+	p.room = min(p.room+e.shareLocked()*(now-p.at).Seconds(), max(1, e.shareLocked()*paceBurst.Seconds()))
+	p.at = now
+	if !tr.room && !p.late && p.room >= 1 {
+		p.room--
+		tr.room = true
+	}
+	return tr.room
+}
+
+// leaveRoom gives back what a visit did not need.
+func (e *Engine) leaveRoom(tr *track) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.loadLocked(tr, load)
-}
-
-func (e *Engine) loadLocked(tr *track, load float64) {
-	e.load += load - tr.load
-	tr.load = load
-}
-
-// roomLocked reports whether a key of a target can be pending, too, and takes the room for it. However slow
-// the limit and long the propagation, there is room for one. The caller holds e.mu.
-func (e *Engine) roomLocked(tr *track) bool {
-	const rounding = 1e-9 // of all that was added and taken away
-	n := need(e.policy.of(tr.snap.Keyring).Propagation)
-	load := e.load - tr.load + n - rounding
-	if load > e.stageRate/float64(e.replicas) && load > need(0) {
-		return false
+	if tr.room {
+		e.pace.room++
 	}
-	e.loadLocked(tr, n)
-	return true
+	tr.room = false
 }
 
 // paced puts a rotation off if there is no room for it: a is then a wait, at the longest until it is time
-// to look at the target. A key that waits for something else than its turn takes no room.
+// to look at the target.
 func (e *Engine) paced(tr *track, a Action, w Wish) Action {
+	if a.Step != StepStage || w.Asked != "" || e.stageRate <= 0 {
+		return a
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if a.Step == StepWait && e.ready(tr, e.clock.Now()) {
-		e.loadLocked(tr, 0)
-	}
-	if tr.putOff = a.Step == StepStage && w.Asked == "" && e.stageRate > 0 && !e.roomLocked(tr); tr.putOff {
+	if tr.putOff = !e.roomLocked(tr); tr.putOff {
 		return Action{Step: StepWait, Until: e.clock.Now().Add(e.intervalLocked()), Why: "enough rotations are under way"}
 	}
+	tr.room = false // it is used
 	return a
 }
 
 // proceed has the first of those that were put off visited, as far as there is room or they have waited for
-// long enough.
-func (e *Engine) proceed(l *lanes) {
+// long enough, and gives when there is room for the next; zero if that is not to be foreseen.
+func (e *Engine) proceed(l *lanes) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for now := e.clock.Now(); len(l.putOff) > 0 && (e.roomLocked(l.putOff[0].tr) || !now.Before(l.putOff[0].at)); l.putOff = l.putOff[1:] {
+	now := e.clock.Now()
+	e.pace.late = l.late(now) > paceSlack
+	for ; len(l.putOff) > 0 && (e.roomLocked(l.putOff[0].tr) || !now.Before(l.putOff[0].at)); l.putOff = l.putOff[1:] {
 		heap.Push(&l.lane[0].queue, visit{l.putOff[0].tr, now})
 	}
+	if len(l.putOff) == 0 || e.pace.late {
+		return time.Time{}
+	}
+	return now.Add(time.Duration((1-e.pace.room)/e.shareLocked()*float64(time.Second)) + time.Millisecond)
 }

@@ -2,7 +2,6 @@ package rotator
 
 import (
 	"context"
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,10 +37,10 @@ func TestPace(t *testing.T) {
 			}
 			return pending, done
 		}
-		most := int(rate * (e.policy.Propagation + paceSlack).Seconds())
-		if pending, _ := pendings(); pending < most-1 || pending > most+maxVisits {
-			t.Errorf("%d keys are pending at first, want %d", pending, most)
+		if pending, _ := pendings(); pending < 5 || pending > 7 {
+			t.Errorf("%d keys are pending after a second", pending)
 		}
+		most := int(rate * (e.policy.Propagation + paceBurst).Seconds())
 		reads := 0
 		m.change(func() { reads = m.reads })
 		time.Sleep(time.Second)
@@ -62,85 +61,119 @@ func TestPace(t *testing.T) {
 		}
 		for range 20 {
 			time.Sleep(time.Minute)
-			if pending, _ := pendings(); pending > most+maxVisits+1 {
+			if pending, _ := pendings(); pending > most+2 {
 				t.Errorf("%d keys are pending", pending)
 			}
 		}
-		if pending, done := pendings(); done != n || pending != 0 || math.Abs(e.load) > 1e-9 {
-			t.Errorf("after all: %d done, %d pending; load %v", done, pending, e.load)
+		if pending, done := pendings(); done != n || pending != 0 {
+			t.Errorf("after all: %d done, %d pending", done, pending)
 		}
 		e.Drop(ts...)
 	})
 }
 
-// TestPaceForgets: a target that is dropped takes no room, nor one for which a rotation is not wanted any more.
-func TestPaceForgets(t *testing.T) {
+// TestRoom: rotations begin at this replica's share of the limit, a few at once; who does not need its room
+// gives it back.
+func TestRoom(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
-	e, _ := engineOn(t, m, "me", nil, nil)
-	e.stageRate, e.load = 0.001, 10
-	stage, tr := Action{Step: StepStage}, e.track(codecTarget)
-	tr.snap = settled().s
-	var l lanes
-	if a := e.paced(tr, stage, Wish{}); a.Step != StepWait || !tr.putOff {
-		t.Errorf("%+v", a)
-	}
-	later := time.Now().Add(time.Hour)
-	if e.add(&l, visit{tr, later}); len(l.putOff) != 1 || len(l.lane[0].queue) != 0 {
-		t.Errorf("%+v", l)
-	}
-	if e.proceed(&l); len(l.putOff) != 1 {
-		t.Errorf("there is no room, and it goes on: %+v", l)
-	}
-	if l.hurry(time.Now()); l.putOff[0].at.After(time.Now()) {
-		t.Error("the clock was set back, and it waits by the old one")
-	}
-	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 {
-		t.Errorf("it was put off for long, and is not looked at: %+v", l)
-	}
-	l = lanes{putOff: []visit{{tr, later}}}
-	for _, a := range []struct {
-		a Action
-		w Wish
-	}{{Action{Step: StepWait}, Wish{}}, {stage, Wish{Asked: ByCommand}}} {
-		e.paced(tr, stage, Wish{})
-		if got := e.paced(tr, a.a, a.w); got != a.a || tr.putOff || tr.load != 0 {
-			t.Errorf("%+v: %+v", got, tr.load)
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		e.stageRate = 2
+		stage, n := Action{Step: StepStage}, int64(0)
+		begun := func(tries int) (begun int) {
+			for range tries {
+				n++
+				tr := e.track(Target{n, WhiteboardPush})
+				if e.paced(tr, stage, Wish{}).Step == StepStage {
+					begun++
+				} else if !tr.putOff {
+					t.Error("it waits and is not put off")
+				}
+				e.leaveRoom(tr)
+			}
+			return begun
 		}
-	}
-	e.loads(tr, 1)
-	e.loads(tr, 1)
-	e.Drop(codecTarget)
-	if e.load != 10 {
-		t.Errorf("%v", e.load)
-	}
-	// However slow the limit, one rotation goes on, which has its room already.
-	e.load, e.stageRate, e.policy.Propagation = 0, 0.0001, 0
-	if e.proceed(&l); len(l.putOff) != 0 || len(l.lane[0].queue) != 1 || e.load != need(0) {
-		t.Errorf("%+v, load %v", l, e.load)
-	}
-	if a := e.paced(tr, stage, Wish{}); a.Step != StepStage || e.load != need(0) {
-		t.Errorf("%+v, load %v", a, e.load)
-	}
-	if a := e.paced(e.track(Target{2, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
-		t.Errorf("%+v", a)
-	}
-	// Sixty sixtieths are a whole.
-	e.load, tr.load, e.stageRate = 0, 0, 1
-	for i := range 60 {
-		if a := e.paced(e.track(Target{int64(100 + i), WhiteboardPush}), stage, Wish{}); a.Step != StepStage {
-			t.Errorf("no room for the %d. key: load %v", i+1, e.load)
+		check := func(what string, want int) {
+			t.Helper()
+			if got := begun(want + 10); got != want {
+				t.Errorf("%s: %d begin, want %d", what, got, want)
+			}
 		}
-	}
-	// Replicas share the limit.
-	e.load, tr.load, e.stageRate = 0, 0, 3*need(0)
-	if e.load = need(0); e.paced(tr, stage, Wish{}).Step != StepStage {
-		t.Error("alone it has the whole limit")
-	}
-	e.replicas = 3
-	if a := e.paced(e.track(Target{3, WhiteboardPush}), stage, Wish{}); a.Step != StepWait {
-		t.Errorf("%+v, load %v", a, e.load)
-	}
+		check("of one moment", 10)
+		time.Sleep(3 * time.Second)
+		check("after three seconds", 6)
+		time.Sleep(time.Hour)
+		check("after an hour", 10)
+		e.replicas = 4
+		time.Sleep(4 * time.Second)
+		check("one of four replicas, after four seconds", 2)
+		time.Sleep(time.Hour)
+		check("one of four replicas, after an hour", 2)
+		e.stageRate = 0.001
+		time.Sleep(24 * time.Hour)
+		check("however slow the limit", 1)
+		tr := e.track(codecTarget)
+		for _, a := range []struct {
+			a Action
+			w Wish
+		}{{Action{Step: StepWait}, Wish{}}, {stage, Wish{Asked: ByCommand}}} {
+			if got := e.paced(tr, a.a, a.w); got != a.a || tr.putOff {
+				t.Errorf("%+v is put off", a)
+			}
+		}
+		if e.stageRate = 0; e.paced(tr, stage, Wish{}) != stage {
+			t.Error("without a limit it waits")
+		}
+	})
+}
+
+// TestProceed: what is put off goes on in order as there is room, or after it has waited for long enough; while keys
+// wait too long for their turn nothing more begins.
+func TestProceed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		e.stageRate = 1
+		var l lanes
+		for i := range int64(20) {
+			tr := e.track(Target{i + 1, WhiteboardPush})
+			tr.putOff = true
+			e.add(&l, visit{tr, time.Now().Add(time.Hour)})
+		}
+		went := func(what string, want int, next time.Duration) {
+			t.Helper()
+			at := e.proceed(&l)
+			if got := len(l.lane[0].queue); got != want || at.IsZero() != (next == 0) || (next != 0 && time.Until(at).Round(time.Microsecond) != next) {
+				t.Errorf("%s: %d go on, want %d; the next in %s", what, got, want, time.Until(at))
+			}
+			for _, v := range l.lane[0].queue {
+				v.tr.room = false // it is used
+			}
+			l.lane[0].queue = nil
+		}
+		went("at first", 5, time.Second+time.Millisecond)
+		went("at once after", 0, time.Second+time.Millisecond)
+		time.Sleep(time.Second)
+		went("a second later", 1, time.Second+time.Millisecond)
+		time.Sleep(time.Second)
+		l.lane[1].queue = queue{{at: time.Now().Add(-paceSlack - 1)}}
+		went("while a key waits for too long", 0, 0)
+		l.lane[1].queue[0].at = time.Now().Add(-paceSlack)
+		went("while a key waits", 1, time.Second+time.Millisecond)
+		if l.hurry(time.Now()); l.putOff[0].at.After(time.Now()) {
+			t.Error("the clock was set back, and it waits by the old one")
+		}
+		went("after long enough", 13, 0)
+		l.putOff = []visit{{e.track(codecTarget), time.Now().Add(time.Hour)}}
+		time.Sleep(time.Second)
+		e.proceed(&l)
+		if e.leaveRoom(e.track(codecTarget)); e.pace.room != 1 || e.track(codecTarget).room {
+			t.Errorf("room that a visit did not need is not given back: %v", e.pace.room)
+		}
+		if e.leaveRoom(e.track(codecTarget)); e.pace.room != 1 {
+			t.Error("room is given back twice")
+		}
+	})
 }
 
 // TestLanes: a visit that is to set a key has workers of its own, and what is asked for goes first.
@@ -180,33 +213,6 @@ func TestLanes(t *testing.T) {
 		tr.putOff = true
 		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[c.lane].queue) != 1) {
 			t.Errorf("%s, put off: %+v", name, l)
-		}
-	}
-}
-
-// TestRoomIsGivenBack: a key takes room until it waits for something else than its turn.
-func TestRoomIsGivenBack(t *testing.T) {
-	t.Parallel()
-	for step, want := range map[Step]float64{StepPush: 1, StepWait: 0} {
-		e, _ := engineOn(t, newMemory(), "me", nil, nil)
-		tr := e.track(codecTarget)
-		tr.snap.Keyring = pending().s.Keyring // which is ready since long
-		e.loads(tr, 1)
-		if e.paced(tr, Action{Step: step}, Wish{}); e.load != want {
-			t.Errorf("%s: %v, want %v", step, e.load, want)
-		}
-	}
-}
-
-// TestOwnLoad: only keys that this replica is to set take room.
-func TestOwnLoad(t *testing.T) {
-	t.Parallel()
-	for owner, want := range map[string]float64{"me": need(tablePolicy.Propagation), "other": 0} {
-		e, _ := engineOn(t, newMemory(), "me", nil, nil)
-		s := pending().s
-		s.Keyring.Rotation.Owner = owner
-		if e.took(e.track(codecTarget), s, e.moment()); math.Abs(e.load-want) > 1e-9 {
-			t.Errorf("a key of %s: %v, want %v", owner, e.load, want)
 		}
 	}
 }

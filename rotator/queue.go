@@ -19,6 +19,9 @@ type queue []visit
 type lanes struct {
 	lane   [2]lane
 	putOff []visit // rotations for which there was no room, in order
+
+	line     []visit   // looks that can wait, in order
+	nextLook time.Time // no other one begins before
 }
 
 type lane struct {
@@ -37,6 +40,9 @@ func (e *Engine) add(l *lanes, v visit) {
 	} else if v.tr.putOff {
 		l.putOff = append(l.putOff, v)
 		return
+	} else if v.tr.inLine && (v.at.IsZero() || v.at.Sub(e.clock.Now()).Seconds() > float64(len(l.line))/e.lookRate) { // else it is due before its turn comes
+		l.line = append(l.line, v)
+		return
 	}
 	heap.Push(&l.lane[i].queue, v)
 }
@@ -45,6 +51,14 @@ func (e *Engine) add(l *lanes, v visit) {
 func (e *Engine) ready(tr *track, at time.Time) bool {
 	k := tr.snap.Keyring
 	return k != nil && k.Pending() != nil && !at.Before(readyAt(k, k.Pending(), tr.obs, e.clock.Now(), e.policy.of(k)))
+}
+
+// late is for how long the first key has waited for its turn to be set.
+func (l *lanes) late(now time.Time) time.Duration {
+	if q := l.lane[1].queue; len(q) > 0 {
+		return now.Sub(q[0].at)
+	}
+	return 0
 }
 
 // hurry brings every visit forward to now.
@@ -59,6 +73,7 @@ func (l *lanes) hurry(now time.Time) {
 	for i := range l.putOff {
 		l.putOff[i].at = earlier(l.putOff[i].at, now)
 	}
+	l.nextLook = earlier(l.nextLook, now)
 }
 
 func (q queue) Len() int { return len(q) }

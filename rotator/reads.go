@@ -45,11 +45,6 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.pendingSeen.see(pend, lost, now.steady)
 	tr.currentSeen.see(cur, lost, now.steady)
 	tr.snap, tr.storeFails = s, 0
-	load := 0.0
-	if !pend.IsZero() && s.Keyring.Rotation.Owner == e.policy.Owner {
-		load = need(tr.wait)
-	}
-	e.loads(tr, load)
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
 }

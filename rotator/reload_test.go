@@ -102,7 +102,7 @@ func TestReconfigure(t *testing.T) {
 			stop()
 			before := looks(m)
 			e.peers["other"], e.replicas = peer{}, 2
-			e.turns.taken, e.load = 7, 1
+			e.pace.room, e.stageRate = 0.5, 1
 			e.track(ts[0]).purge = 5
 			e.Ask(BySignal, ts[0], ts[1])
 			e.track(ts[0]).heard = e.track(ts[0]).asks // by a visit that could do nothing
@@ -127,8 +127,8 @@ func TestReconfigure(t *testing.T) {
 			if _, news := e.unheard(tr); !news || e.Asked()[ts[0]] != BySignal || e.policy.Owner != "me" {
 				t.Errorf("%t: the demand, or the name, is gone", same)
 			}
-			for what, kept := range map[string]bool{"versions to destroy": tr.purge == 5, "a standing": tr.standing != nil, "peers": len(e.peers) == 1, "turns": e.turns.taken == 7,
-				"load": e.load == 1, "silences": e.silences.last != moment{}, "the share": shared == "2 0"} {
+			for what, kept := range map[string]bool{"versions to destroy": tr.purge == 5, "a standing": tr.standing != nil, "peers": len(e.peers) == 1,
+				"room": e.pace.room == 0.5, "silences": e.silences.last != moment{}, "the share": shared == "2 0"} {
 				if kept != same {
 					t.Errorf("the same: %t, but %s kept: %t", same, what, kept)
 				}

@@ -52,7 +52,6 @@ func (e *Engine) dropLocked(tr *track) {
 		e.served--
 	}
 	if !tr.held && e.tracks[tr.target] == tr {
-		e.loadLocked(tr, 0)
 		delete(e.tracks, tr.target)
 	}
 }

@@ -15,7 +15,6 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 	case StepObserve:
 		return e.observe(ctx, tr, w)
 	case StepPush:
-		e.pushing()
 		return e.push(ctx, tr, k.Pending().Key)
 	case StepReassert:
 		return e.reassert(ctx, tr, k.CallbackKey())
@@ -111,7 +110,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 	defer cancel()
 	key, err := e.api.KeyInForce(call, tr.target)
 	now, t := e.now(tr), &e.policy.Timing
-	tr.looked, tr.obs.At, tr.queued = began, began.wall, false
+	tr.looked, tr.obs.At = began, began.wall
 	if err == nil {
 		tr.obs.Sight, tr.obs.Key, tr.obs.NextLook, tr.lookFails = Seen, key, time.Time{}, 0
 		if k := tr.snap.Keyring; k != nil && k.Pending() == nil && key.Equal(k.CallbackKey()) {

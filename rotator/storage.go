@@ -197,7 +197,6 @@ func (e *Engine) purge(ctx context.Context, tr *track) {
 func (e *Engine) storeFailed(tr *track, step Step, err error) time.Time {
 	tr.lastErr = err
 	tr.storeFails++
-	e.loads(tr, 0) // nobody knows whether it is pending still
 	t := &e.policy.Timing
 	next := e.clock.Now().Add(e.delay(tr.storeFails, t.RetryMin, min(storeRetryMax, t.RetryMax)))
 	e.log.Error("the store failed; nothing is set at Tencent that is not in it",

@@ -82,8 +82,8 @@ func overdue(s rotator.Standing, of memory, p rotator.Policy, now time.Time) boo
 }
 
 // LateAfter is how long after its PushAfter a pending key is in force at the latest, if all is well.
-// The exception is a wave of more than some six thousand rotations at the default rate and propagation:
-// its last keys wait for Tencent's limit for up to their propagation and a minute (rotator/pace.go).
+// The exception is more than some six thousand rotations that were asked for at once, at the default rate:
+// their last keys wait for Tencent's limit.
 const LateAfter = 5 * time.Minute
 
 // Late reports whether a pending key should be in force by now. It goes by the keyring's own time:
