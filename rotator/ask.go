@@ -24,10 +24,16 @@ func (e *Engine) hear(tr *track) bool {
 	return news
 }
 
-func (e *Engine) asked(tr *track) Reason {
+// take ends a request that is served, once its keyring was read or written: a rotation in hand serves, except
+// that ByRevoke hastens it, and BySignal means all that are not paused.
+func (e *Engine) take(tr *track) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return tr.ask
+	k := tr.snap.Keyring
+	inHand := k != nil && k.Pending() != nil && (tr.ask != ByRevoke || k.Rotation.Reason == ByRevoke)
+	if inHand || (k.paused() && tr.ask == BySignal) {
+		tr.ask = ""
+	}
 }
 
 // unheard reports whether Ask came too late for the last visit, and what is asked for.

@@ -62,7 +62,7 @@ func TestClockWasBehind(t *testing.T) {
 // setRightAt has the clock, hours behind, set right when a step begins.
 func setRightAt(m *memory, step Step) func(Event) {
 	return func(ev Event) {
-		if ev.Step == step && ev.Phase == Begin {
+		if ev.Step == step && ev.Kind == Begin {
 			m.change(func() { m.ahead = 0 })
 		}
 	}

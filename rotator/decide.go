@@ -24,11 +24,22 @@ const (
 // Action is the next step of a target.
 type Action struct {
 	Step  Step
-	Until time.Time // StepWait: when to decide again; an idle look: when to do so if it was put off
+	Until time.Time // StepWait: when to decide again; an idle look: when to do so if it was put off; zero: never
 	Why   string
 	Idle  bool // StepObserve: of a settled target, so that it can wait
 	Watch bool // StepWait: the store has to be read meanwhile, for receivers to be known to do
+	Hold  Hold // StepWait: of what kind
 }
+
+// Hold is what a target waits for.
+type Hold int
+
+const (
+	Moment Hold = iota // the next step's time
+	Rest               // nothing: all is done
+	Room               // room for a rotation that nobody asked for
+	Turn               // its turn to be looked at
+)
 
 // Sight is what is known of the key in force.
 type Sight int
@@ -68,8 +79,8 @@ type Observation struct {
 }
 
 // Decide gives the next single step for a target. It is pure, and it is all there is: a
-// restart after a crash is just the next call. s is what the store holds, o what is known
-// of Tencent, w whether a new key is wanted.
+// restart after a crash is just the next call, and nothing that it gives is vetoed. s is what the
+// store holds, o what is known of Tencent, w whether a new key is wanted.
 //
 // What keeps invariant I1: a key is pushed only when it is current, or pending and ready
 // (every receiver accepts it by then); and a key leaves the keyring only in
@@ -77,163 +88,153 @@ type Observation struct {
 // that. A decision may be stale when it is carried out. Writes are check-and-set; a push
 // is fenced by Timing.PushDeadline.
 func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action {
-	if s.Keyring == nil {
-		return adopt(o, now, p, "there is no keyring yet")
-	}
-	k := s.Keyring
-	if k.Edited {
+	f := derive(s, o, now, w, p)
+	switch {
+	case f.phase == Unadopted:
+		return f.adopt("there is no keyring yet")
+	case f.Keyring.Edited:
 		return Action{Step: StepRestore, Why: "callback_key or accept was changed by hand: receivers may refuse genuine callbacks"}
-	}
-	if p.raises(k) {
+	case p.raises(f.Keyring):
 		return Action{Step: StepRaise, Why: "the keyring does not say that receivers may be as late as TIWKEYD_PROPAGATION"}
-	}
-	cur, pend := k.Current(), k.Pending()
-	if o.Sight == Seen {
-		switch {
-		case pend != nil && o.Key.Equal(pend.Key):
-			return Action{Step: StepCommit, Why: "the pending key is in force"}
-		case cur == nil && !o.Key.IsZero():
-			return adopt(o, now, p, "a key is in force where there was none")
-		case cur != nil && !o.Key.Equal(cur.Key) && (pend == nil || now.Before(readyAt(k, pend, o, now, p))):
-			if a, acts := decideDrift(s, cur, o, now, p); acts && w.Asked == "" {
-				return a // what is asked for, above all a revocation, does not wait for that
-			}
+	case f.pend != nil && f.inForce(f.pend):
+		return Action{Step: StepCommit, Why: "the pending key is in force"}
+	case f.cur == nil && f.Sight == Seen && !f.Key.IsZero():
+		return f.adopt("a key is in force where there was none")
+	case w.Asked == "" && f.drifted(): // what is asked for, above all a revocation, does not wait for that
+		if a, acts := f.decideDrift(); acts {
+			return a
 		}
 	}
-	if pend != nil {
-		return decidePending(s, pend, o, now, w, p)
+	switch f.phase {
+	case Waiting, Pushing:
+		return f.decidePending()
+	default:
+		return f.decideSettled()
 	}
-	return decideSettled(s, cur, o, now, w, p)
 }
 
 // adopt takes over the key that was seen a moment ago: nobody holds Tencent still meanwhile.
-func adopt(o Observation, now time.Time, p *Policy, why string) Action {
-	if o.Sight == Seen && o.younger(p.Timing.PushDeadline, now) {
+func (f *facts) adopt(why string) Action {
+	if f.Sight == Seen && f.younger(f.p.Timing.PushDeadline) {
 		return Action{Step: StepAdopt, Why: why}
 	}
-	return look(o, now, why)
-}
-
-// younger reports whether the last look was begun within d.
-func (o Observation) younger(d time.Duration, now time.Time) bool {
-	return !o.At.Before(now.Add(-d))
+	return f.look(why)
 }
 
 // look asks Tencent, or waits until it may be asked again.
-func look(o Observation, now time.Time, why string) Action {
-	if now.Before(o.NextLook) {
-		return Action{Step: StepWait, Until: o.NextLook, Why: "Tencent did not tell which key is in force"}
+func (f *facts) look(why string) Action {
+	if f.now.Before(f.NextLook) {
+		return wait(f.NextLook, "Tencent did not tell which key is in force")
 	}
 	return Action{Step: StepObserve, Why: why}
 }
 
+func wait(until time.Time, why string) Action { return Action{Step: StepWait, Until: until, Why: why} }
+
 // decideDrift handles a key in force that is neither current nor pending. A previous key
 // of ours is no foreign hand but a request that arrived late: it is always put right.
-func decideDrift(s Snapshot, cur *Entry, o Observation, now time.Time, p *Policy) (Action, bool) {
-	ours := s.Keyring.Lookup(o.Key) != nil
-	known := s.knownAt(cur, o, p)
+func (f *facts) decideDrift() (Action, bool) {
+	ours := f.Keyring.Lookup(f.Key) != nil
 	switch {
-	case !ours && p.OnDrift == AlarmOnly:
+	case !ours && f.p.OnDrift == AlarmOnly:
 		return Action{}, false
-	case !ours && p.OnDrift == AdoptKey && !o.Key.IsZero() && !s.Keyring.went(o.Key):
-		return adopt(o, now, p, "a foreign key is in force"), true
-	case len(cur.Key.Reveal()) > MaxKeyLength:
+	case !ours && f.p.OnDrift == AdoptKey && !f.Key.IsZero() && !f.Keyring.went(f.Key):
+		return f.adopt("a foreign key is in force"), true
+	case len(f.cur.Key.Reveal()) > MaxKeyLength:
 		return Action{}, false // Tencent does not take it back: the next key puts it right
-	case now.Before(known):
-		return Action{Step: StepWait, Until: known, Why: "receivers come to accept the key that was adopted", Watch: true}, true
-	case now.Before(o.NextPush):
-		return Action{Step: StepWait, Until: o.NextPush, Why: "the current key could not be put back yet"}, true
-	case now.Before(o.NextPutBack): // a pending key goes on
-		return Action{Step: StepWait, Until: o.NextPutBack, Why: "somebody else sets another key whenever the current one is put back"}, s.Keyring.Pending() == nil
+	case f.now.Before(f.known):
+		a := wait(f.known, "receivers come to accept the key that was adopted")
+		a.Watch = true
+		return a, true
+	case f.now.Before(f.NextPush):
+		return wait(f.NextPush, "the current key could not be put back yet"), true
+	case f.now.Before(f.NextPutBack): // a pending key goes on
+		return wait(f.NextPutBack, "somebody else sets another key whenever the current one is put back"), f.pend == nil
 	case ours:
 		return Action{Step: StepReassert, Why: "a late request brought an older key back"}, true
 	}
 	return Action{Step: StepReassert, Why: "a foreign key, or none, is in force"}, true
 }
 
-func decidePending(s Snapshot, pend *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
-	r, ready := s.Keyring.Rotation, readyAt(s.Keyring, pend, o, now, p)
-	lease, retryAt := p.plausible(r.LeaseUntil, now, p.longestLease(pend)), p.plausible(r.RetryAt, now, jittered(p.Timing.RetryMax))
+func (f *facts) decidePending() Action {
+	r := f.Keyring.Rotation
+	lease, hold := f.p.plausible(r.LeaseUntil, f.now, f.p.longestLease(f.pend)), later(f.retryAt(f.p.Timing.RetryMax), f.NextPush)
 	switch {
-	case w.Asked == ByRevoke && r.Reason != ByRevoke:
+	case f.Asked == ByRevoke && r.Reason != ByRevoke:
 		return Action{Step: StepHasten, Why: "a key is to be revoked at once"}
-	case o.Sight == Unseen:
-		return look(o, now, "a rotation is in hand")
-	case now.Before(ready):
-		if a, acts := decideRetire(s, o, now, p); acts && (a.Step == StepRetire || a.Step == StepObserve) {
+	case f.Sight == Unseen:
+		return f.look("a rotation is in hand")
+	case f.phase == Waiting:
+		if a, acts := f.decideRetire(); acts && (a.Step == StepRetire || a.Step == StepObserve) {
 			return a
 		}
-		return Action{Step: StepWait, Until: ready, Why: "receivers come to accept the pending key"}
-	case o.Refused.Equal(pend.Key):
+		return wait(f.ready, "receivers come to accept the pending key")
+	case f.Refused.Equal(f.pend.Key):
 		return Action{Step: StepRollback, Why: "Tencent refused the pending key"}
-	case r.LastError != nil && !now.Before(pend.PushAfter.Add(p.AttemptLimit)):
+	case r.LastError != nil && !f.now.Before(f.pend.PushAfter.Add(f.p.AttemptLimit)):
 		return Action{Step: StepRollback, Why: "the pending key was tried for as long as it may be"}
-	case r.Owner != p.Owner && now.Before(lease):
-		return Action{Step: StepWait, Until: lease, Why: "another replica carries the rotation out"}
-	case r.Owner != p.Owner:
+	case r.Owner != f.p.Owner && f.now.Before(lease):
+		return wait(lease, "another replica carries the rotation out")
+	case r.Owner != f.p.Owner:
 		return Action{Step: StepClaim, Why: "the replica that began the rotation went away"}
-	case o.Sight == Unanswered:
-		return look(o, now, "a rotation is in hand")
-	}
-	if hold := later(retryAt, o.NextPush); now.Before(hold) {
-		return Action{Step: StepWait, Until: hold, Why: "Tencent is tried again after a pause"}
+	case f.Sight == Unanswered:
+		return f.look("a rotation is in hand")
+	case f.now.Before(hold):
+		return wait(hold, "Tencent is tried again after a pause")
 	}
 	return Action{Step: StepPush, Why: "receivers accept the pending key"}
 }
 
-// readyAt is when every receiver accepts the pending key.
-func readyAt(k *Keyring, pend *Entry, o Observation, now time.Time, p *Policy) time.Time {
-	ready := p.plausible(pend.PushAfter, now, p.propagation(pend))
-	if k.Rotation.Reason == ByRevoke {
-		return ready
+func (f *facts) decideSettled() Action {
+	due := f.Due
+	if f.Keyring.Rotation != nil && !f.Paused {
+		due = f.retryAt(f.p.Timing.RefusedMax) // the last rotation failed
 	}
-	return later(ready, o.Since.Add(p.propagation(pend)))
-}
-
-func decideSettled(s Snapshot, cur *Entry, o Observation, now time.Time, w Wish, p *Policy) Action {
-	due := w.Due
-	if r := s.Keyring.Rotation; r != nil && !w.Paused {
-		due = p.plausible(r.RetryAt, now, jittered(p.Timing.RefusedMax)) // the last rotation failed
-	}
-	seen := (o.Sight == Seen || o.Sight == Forbidden) && o.younger(2*p.Reconcile, now) // in a wave looks are put off
-	wanted := w.Asked != "" || (!due.IsZero() && !now.Before(due))
-	retire, retires := decideRetire(s, o, now, p)
+	seen := (f.Sight == Seen || f.Sight == Forbidden) && f.younger(2*f.p.Reconcile) // in a wave looks are put off
+	wanted := f.Asked != "" || (!due.IsZero() && !f.now.Before(due))
+	retire, retires := f.decideRetire()
 	switch {
 	case retire.Step == StepRetire:
 		return retire
+	case wanted && seen && f.Asked == "" && f.Full:
+		return Action{Step: StepWait, Until: f.now.Add(f.p.Reconcile), Hold: Room, Why: "enough rotations are under way"}
 	case wanted && seen:
 		return Action{Step: StepStage, Why: "a new key is wanted"}
 	case wanted:
-		return look(o, now, "a new key is wanted")
-	case o.Sight == Unseen:
-		return canWait(look(o, now, "not looked yet"), due)
+		return f.look("a new key is wanted")
+	case f.Sight == Unseen:
+		return f.canWait(f.look("not looked yet"), due)
 	case retires && retire.Step != StepWait:
-		return canWait(retire, due)
+		return f.canWait(retire, due)
 	}
-	next := later(o.At.Add(p.Reconcile), o.NextLook)
-	if o.Sight == Unanswered || o.Sight == Barred {
-		next = o.NextLook
+	next := later(f.At.Add(f.p.Reconcile), f.NextLook)
+	if f.Sight == Unanswered || f.Sight == Barred {
+		next = f.NextLook
 	}
-	if !now.Before(next) {
-		return canWait(look(o, now, "time to look again"), due)
+	if !f.now.Before(next) {
+		return f.canWait(f.look("time to look again"), due)
 	}
 	next = sooner(next, due)
 	if retires { // then it is a wait
 		next = sooner(next, retire.Until)
 	}
-	for i := range s.Keyring.Keys {
-		if until := s.acceptUntil(&s.Keyring.Keys[i], o, p); until.After(now) { // a previous key's
+	for i := range f.Keyring.Keys {
+		if until := f.acceptUntil(&f.Keyring.Keys[i]); until.After(f.now) { // a previous key's
 			next = sooner(next, until)
 		}
 	}
-	return Action{Step: StepWait, Until: next, Why: "settled", Watch: retire.Watch}
+	return Action{Step: StepWait, Until: next, Hold: Rest, Why: "settled", Watch: retire.Watch}
 }
 
 // canWait marks a look that can wait, though not for longer than until a new key is due.
-func canWait(a Action, due time.Time) Action {
-	if a.Step == StepObserve {
-		a.Idle, a.Until = true, due
+func (f *facts) canWait(a Action, due time.Time) Action {
+	switch {
+	case a.Step != StepObserve:
+		return a
+	case f.InLine:
+		return Action{Step: StepWait, Until: due, Hold: Turn, Why: "its turn to be looked at comes"}
 	}
+	a.Idle, a.Until = true, due
 	return a
 }
 
@@ -241,35 +242,33 @@ func canWait(a Action, due time.Time) Action {
 // are none. The look that proves the current key in force must be younger than every
 // request that could still bring the old key back, so it must have begun after AcceptUntil.
 // Where a look proves nothing, or too little, the current key is set once more.
-func decideRetire(s Snapshot, o Observation, now time.Time, p *Policy) (Action, bool) {
-	cur := s.Keyring.Current()
+func (f *facts) decideRetire() (Action, bool) {
 	var over *Entry
 	var until time.Time
-	for i := range s.Keyring.Keys {
-		e := &s.Keyring.Keys[i]
-		switch proven := s.provenAt(e, o, p); {
-		case e.State != Previous || now.Before(s.acceptUntil(e, o, p)):
-		case now.Before(proven):
+	for i := range f.Keyring.Keys {
+		e := &f.Keyring.Keys[i]
+		switch proven := f.provenAt(e); {
+		case e.State != Previous || f.now.Before(f.acceptUntil(e)):
+		case f.now.Before(proven):
 			until = sooner(until, proven)
-		case over == nil || !s.retirable(over, o, p): // one that can go does not wait for one that cannot
+		case over == nil || !f.retirable(over): // one that can go does not wait for one that cannot
 			over = e
 		}
 	}
 	if over == nil {
-		return Action{Step: StepWait, Until: until, Why: "a key was replaced a moment ago"}, !until.IsZero()
+		return wait(until, "a key was replaced a moment ago"), !until.IsZero()
 	}
-	seen := o.Sight == Seen && o.Key.Equal(s.Keyring.CallbackKey())
-	switch fresh := s.goneBy(over, o.At, o, p); {
-	case seen && s.retirable(over, o, p):
+	seen := f.Sight == Seen && f.Key.Equal(f.Keyring.CallbackKey())
+	switch fresh := f.goneBy(over, f.At); {
+	case seen && f.retirable(over):
 		return Action{Step: StepRetire, Why: "its successor is in force"}, true
-	case fresh && cur != nil && (seen || o.Sight == Forbidden):
-		known := s.knownAt(cur, o, p)
-		if hold := later(o.NextPush, known); now.Before(hold) {
-			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: now.Before(known)}, true
+	case fresh && f.cur != nil && (seen || f.Sight == Forbidden):
+		if hold := later(f.NextPush, f.known); f.now.Before(hold) {
+			return Action{Step: StepWait, Until: hold, Why: "the current key is to be set again before an old one goes", Watch: f.now.Before(f.known)}, true
 		}
 		return Action{Step: StepReassert, Why: "no look proves that an old key cannot come back: the current one is set before it goes"}, true
-	case o.Sight == Seen && fresh: // a foreign key that is to be left alone
+	case f.Sight == Seen && fresh: // a foreign key that is to be left alone
 		return Action{}, false
 	}
-	return look(o, now, "a key is to be retired"), true
+	return f.look("a key is to be retired"), true
 }

@@ -1,7 +1,9 @@
 package rotator
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -58,6 +60,11 @@ func first() *situation {
 		c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.s.Keyring.RotatedAt = nil, true, time.Time{}
 		c.o.Key, c.w.Due = Key{}, time.Unix(0, 0)
 	})
+}
+
+func (c situation) facts() *facts {
+	f := derive(c.s, c.o, t0, c.w, &c.p)
+	return &f
 }
 
 func TestDecide(t *testing.T) {
@@ -315,6 +322,61 @@ func TestDecide(t *testing.T) {
 		}
 		if after := fmt.Sprintf("%+v %+v", r.c.s.Keyring, r.c.o); after != before {
 			t.Errorf("%s: Decide changed what it was given", r.name)
+		}
+	}
+}
+
+// TestDecideHolds: a rotation that nobody asked for waits for room, and a look that can wait for its turn; nothing
+// else does. At rest it says so.
+func TestDecideHolds(t *testing.T) {
+	t.Parallel()
+	held := func(c *situation) *situation {
+		return c.with(func(c *situation) { c.w.Full, c.w.InLine = true, true })
+	}
+	due := func(c *situation) { c.w.Due = minute(-1) }
+	for name, c := range map[string]struct {
+		c    *situation
+		want Step
+		hold Hold
+		till time.Time
+	}{
+		"at rest":                      {held(settled()), StepWait, Rest, minute(10)},
+		"due":                          {held(settled()).with(due), StepWait, Room, minute(10)},
+		"due, and there is room":       {settled().with(due), StepStage, Moment, time.Time{}},
+		"asked for":                    {held(settled()).with(func(c *situation) { c.w.Asked = ByCommand }), StepStage, Moment, time.Time{}},
+		"due, not looked":              {held(settled()).with(due).with(func(c *situation) { c.o = Observation{} }), StepObserve, Moment, time.Time{}},
+		"not looked":                   {held(settled()).with(func(c *situation) { c.o = Observation{} }), StepWait, Turn, minute(100)},
+		"not looked, never due":        {held(settled()).with(func(c *situation) { c.o, c.w.Due = Observation{}, time.Time{} }), StepWait, Turn, time.Time{}},
+		"time to look":                 {held(settled()).with(func(c *situation) { c.o.At = minute(-10) }), StepWait, Turn, minute(100)},
+		"an old key is to go":          {held(previous()).with(func(c *situation) { c.o.At = minute(-2) }), StepWait, Turn, minute(100)},
+		"an old key goes":              {held(previous()), StepRetire, Moment, time.Time{}},
+		"a key is to be set":           {held(pending()), StepPush, Moment, time.Time{}},
+		"a key is pending, not looked": {held(pending()).with(func(c *situation) { c.o = Observation{Since: minute(-7)} }), StepObserve, Moment, time.Time{}},
+		"receivers come to accept it":  {held(pending()).with(func(c *situation) { c.o.Since = minute(-5) }), StepWait, Moment, minute(1)},
+		"a foreign key is in force":    {held(settled()).with(func(c *situation) { c.o.Key = keyF }), StepReassert, Moment, time.Time{}},
+	} {
+		if a := Decide(c.c.s, c.c.o, t0, c.c.w, &c.c.p); a.Step != c.want || a.Hold != c.hold || !a.Until.Equal(c.till) {
+			t.Errorf("%s: %s for %d until %s (%s), want %s for %d until %s", name, a.Step, a.Hold, a.Until, a.Why, c.want, c.hold, c.till)
+		}
+	}
+}
+
+// TestPhases: each phase is told, and a key that is ready is one to be set.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[Phase]*situation{
+		Unadopted: settled().with(func(c *situation) { c.s.Keyring = nil }), Unsigned: first(), Settled: settled(),
+		Waiting: pending().with(func(c *situation) { c.o.Since = minute(-5) }), Pushing: pending(),
+		RolledBack: settled().with(func(c *situation) { c.s.Keyring.Rotation = &Rotation{} }),
+	} {
+		if got := c.facts().phase; got != want || !slices.Contains(Phases(), got) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for _, s := range []Standing{{Read: true, Phase: Waiting, ReadyAt: t0}, {Read: true, Phase: Settled}, {}} {
+		before, at := s.PhaseAt(t0.Add(-1)), s.PhaseAt(t0)
+		if want := cmp.Or(s.Phase, Unread); before != want || (at == Pushing) != (s.Phase == Waiting) {
+			t.Errorf("%s: %s, then %s", s.Phase, before, at)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func TestGoneIsRemembered(t *testing.T) {
 	for i := range goneKept + 2 {
 		c.s.Keyring = c.s.Keyring.Clone()
 		c.s.Keyring.Keys = append(c.s.Keyring.Keys[:1:1], Entry{Key: key(i), State: Previous, ActivatedAt: minute(-900), AcceptUntil: minute(-1)})
-		c.s.Keyring, _ = c.s.retired(c.o, &c.p)
+		c.s.Keyring, _ = c.facts().retired()
 	}
 	if k := c.s.Keyring; len(k.Retired) != goneKept || k.went(key(1)) || !k.went(key(2)) || !k.went(key(goneKept+1)) || k.went(keyC) || len(was.Retired) != 0 {
 		t.Errorf("%d are remembered: %t, %t", len(k.Retired), k.went(key(1)), k.went(key(2)))

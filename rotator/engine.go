@@ -43,9 +43,8 @@ type Engine struct {
 	replicas int             // how many there are with this one, and
 	place    int             // which of them it is, as Options.Share was told
 
-	pace      pace
-	stretched *Policy       // with the interval of looks that holds now
-	told      time.Duration // the interval that was last logged
+	pace pace
+	told time.Duration // the interval that was last logged
 }
 
 // maxVisits is how many targets of a lane are dealt with at the same time.
@@ -135,7 +134,7 @@ func (e *Engine) configure(o Options, same bool) {
 	if e.share == nil {
 		e.share = func(int, int) {}
 	}
-	e.stretched, e.longer = nil, sync.Once{}
+	e.longer = sync.Once{}
 	if !same {
 		e.silences, e.pace = silences{}, pace{room: math.Inf(1)} // as much as there may be
 		e.peers, e.replicas, e.place = map[string]peer{}, 1, 0
@@ -162,9 +161,8 @@ type track struct {
 	took        time.Duration // how long it took
 	wait        time.Duration // how long receivers get for the key that they may not know yet
 	room        bool          // guarded by Engine.mu: its rotation may begin
-	putOff      bool          // at its last visit there was no room for its rotation
-	inLine      bool          // at its last visit a look could wait, and does
-	called      bool          // the visit is for that
+	hold        Hold          // what it waits for since its last visit
+	called      bool          // the visit is for its turn to be looked at
 	latest      time.Time     // that the wall clock told, of what is remembered here
 	pending     Key           // the last pending key seen
 	pendingSeen watch         // of the pending key, for obs.Since
@@ -237,8 +235,7 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 			return e.clock.Now()
 		}
 		a, w := e.decide(tr)
-		a = e.paced(tr, e.turn(tr, a, w), w)
-		if a.Step == StepWait {
+		if tr.hold = a.Hold; a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
 		}
@@ -261,8 +258,8 @@ func (tr *track) lighten() {
 
 // open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
-	tr.lastErr, tr.putOff = nil, false
-	tr.called, tr.inLine = tr.inLine, false
+	tr.lastErr, tr.called, tr.hold = nil, tr.hold == Turn, Moment
+	e.tellInterval()
 	e.appease(tr)
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
@@ -273,9 +270,15 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 func (e *Engine) decide(tr *track) (Action, Wish) {
 	w, now := e.wish(tr), e.moment()
 	tr.date(now)
-	p := e.rules().of(tr.snap.Keyring)
-	e.outdone(tr.target, p.Propagation)
-	return Decide(tr.snap, tr.obs, now.wall, w, p), w
+	p := e.policy
+	p.Reconcile = e.Interval()
+	rules := p.Of(tr.snap.Keyring)
+	e.outdone(tr.target, rules.Propagation)
+	a := Decide(tr.snap, tr.obs, now.wall, w, rules)
+	if a.Step == StepStage {
+		e.useRoom(tr)
+	}
+	return a, w
 }
 
 // carryOut does a step that was decided on. Its error is the store's.
@@ -304,7 +307,7 @@ func (e *Engine) carryOut(ctx context.Context, tr *track, a Action, w Wish) erro
 func (e *Engine) nextVisit(tr *track, at time.Time, watch bool) time.Time {
 	k, now := tr.snap.Keyring, e.clock.Now()
 	pending := k != nil && k.Pending() != nil && k.Rotation.Reason != ByRevoke
-	wait := e.policy.of(k).waitFor(k)
+	wait := e.policy.Of(k).waitFor(k)
 	if wait <= 0 || (!pending && !watch) {
 		return at
 	}
@@ -324,23 +327,13 @@ func (tr *track) forget() {
 // errStale says that the store took too long for a key to be set.
 var errStale = errors.New("the store took too long to confirm it")
 
+// wish is whether a new key is wanted for a target.
 func (e *Engine) wish(tr *track) Wish {
-	w := Wish{Asked: e.asked(tr)}
-	k := tr.snap.Keyring
-	if k == nil {
-		return w
-	}
-	w.Due, w.Paused = e.dueAt(tr.target, k, tr.snap.rotatedAt(e.clock.Now(), &e.policy)), k.paused()
-	if w.Paused && w.Asked == BySignal { // which means all that are not paused
-		e.answerAsk(tr)
-		w.Asked = ""
-	}
-	if p := k.Pending(); p != nil {
-		tr.pending = p.Key
-		if w.Asked != "" && (w.Asked != ByRevoke || k.Rotation.Reason == ByRevoke) {
-			e.answerAsk(tr)
-			w.Asked = ""
-		}
+	w := Wish{InLine: e.lookRate > 0 && !tr.called}
+	w.Asked, _ = e.unheard(tr)
+	if k, now := tr.snap.Keyring, e.clock.Now(); k != nil {
+		w.Due, w.Paused = e.dueAt(tr.target, k, tr.snap.rotatedAt(now, &e.policy)), k.paused()
+		w.Full = w.Asked == "" && k.Pending() == nil && !w.Due.IsZero() && !now.Before(w.Due) && !e.room(tr)
 	}
 	return w
 }

@@ -2,14 +2,14 @@ package rotator
 
 import "time"
 
-// Phase is where in a step an Event stands.
-type Phase string
+// Kind is what an Event tells of its step.
+type Kind string
 
 const (
-	Begin Phase = "begin" // decided, not yet done
-	Done  Phase = "done"
-	Error Phase = "error" // Event.Err says why; the engine goes on by itself
-	Idle  Phase = "idle"  // nothing to do before Event.Until
+	Begin Kind = "begin" // decided, not yet done
+	Done  Kind = "done"
+	Error Kind = "error" // Event.Err says why; the engine goes on by itself
+	Idle  Kind = "idle"  // nothing to do before Event.Until
 )
 
 // Event is a piece of news about a target, for logs, progress displays and tests.
@@ -17,7 +17,8 @@ type Event struct {
 	Time     time.Time
 	Target   Target
 	Step     Step
-	Phase    Phase
+	Kind     Kind
+	Hold     Hold // of Idle
 	Why      string
 	Key      Key // the key that the step is about; zero if none is
 	Rotation string
@@ -28,12 +29,12 @@ type Event struct {
 	Err      error     // of Error
 }
 
-func (e *Engine) emit(tr *track, a Action, phase Phase, err error) {
+func (e *Engine) emit(tr *track, a Action, kind Kind, err error) {
 	e.progress.mark(tr, e.clock.Steady())
-	if phase != Begin {
+	if kind != Begin {
 		e.publish(tr)
 	}
-	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Phase: phase, Why: a.Why, Err: err}
+	ev := Event{Time: e.clock.Now(), Target: tr.target, Step: a.Step, Kind: kind, Hold: a.Hold, Why: a.Why, Err: err}
 	if a.Step == StepWait {
 		ev.Until = a.Until
 	}

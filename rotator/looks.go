@@ -28,31 +28,16 @@ func (e *Engine) intervalLocked() time.Duration {
 	return max(e.policy.Reconcile, needed.Truncate(time.Second))
 }
 
-// rules is the policy with the interval that holds now, which is logged when it changes much.
-func (e *Engine) rules() *Policy {
+// tellInterval logs when the interval changes much.
+func (e *Engine) tellInterval() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	interval := e.intervalLocked()
-	if e.stretched == nil || e.stretched.Reconcile != interval {
-		p := e.policy
-		p.Reconcile = interval
-		e.stretched = &p
-	}
-	if told := max(e.told, e.policy.Reconcile); interval > told+told/4 || (interval < told-told/4) {
+	if told := max(e.told, e.policy.Reconcile); interval > told+told/4 || interval < told-told/4 {
 		e.told = interval
 		e.log.Info("with so many targets each is looked at less often, to leave Tencent's limit to the rotations",
 			"targets", e.served, "interval", interval.String(), "configured", e.policy.Reconcile.String())
 	}
-	return e.stretched
-}
-
-// turn has a look that can wait stand in line: a is then a wait.
-func (e *Engine) turn(tr *track, a Action, w Wish) Action {
-	if a.Step != StepObserve || !a.Idle || tr.called || e.lookRate <= 0 || w.Asked != "" {
-		return a
-	}
-	tr.inLine = true
-	return Action{Step: StepWait, Until: a.Until, Why: "its turn to be looked at comes"}
 }
 
 // call has the first in line visited if it is time, and gives when it is time for the next; zero if that is not

@@ -186,14 +186,14 @@ func TestInLine(t *testing.T) {
 		e, _ := engineOn(t, newMemory(), "me", nil, nil)
 		e.lookRate = 5
 		tr := e.track(codecTarget)
-		tr.inLine = true
+		tr.hold = Turn
 		if c.ask != "" {
 			e.Ask(c.ask, codecTarget)
 		}
 		l := lanes{}
 		for i := range 3 {
 			other := e.track(Target{int64(i + 2), WhiteboardPush})
-			other.inLine = true
+			other.hold = Turn
 			l.line = append(l.line, visit{tr: other})
 		}
 		if e.add(&l, visit{tr, c.at}); len(l.line) != c.line || len(l.lane[0].queue) != 4-c.line {

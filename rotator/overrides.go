@@ -47,9 +47,9 @@ func (k *Keyring) With(o Overrides) *Keyring {
 // paused reports whether no rotation is to begin by itself.
 func (k *Keyring) paused() bool { return k != nil && k.Overrides != nil && k.Overrides.Paused }
 
-// of is the policy for a keyring. A grace that is too short is taken for the least. The propagation that
+// Of is the policy for the target whose keyring is k, or nil. A grace that is too short is taken for the least. The propagation that
 // is written holds, unless this process was told of a longer one.
-func (p *Policy) of(k *Keyring) *Policy {
+func (p *Policy) Of(k *Keyring) *Policy {
 	if k == nil || k.Overrides == nil || (k.Overrides.Grace == 0 && k.Overrides.Propagation == nil) {
 		return p
 	}
@@ -65,9 +65,6 @@ func (p *Policy) of(k *Keyring) *Policy {
 	}
 	return &c
 }
-
-// Of is the policy for the target whose keyring is k, or nil.
-func (p *Policy) Of(k *Keyring) *Policy { return p.of(k) }
 
 // raises reports whether this process was told of a longer propagation than k says.
 func (p *Policy) raises(k *Keyring) bool {

@@ -25,7 +25,7 @@ func TestPolicyOf(t *testing.T) {
 		{&Overrides{Propagation: new(time.Duration(0))}, time.Hour, 0},
 		{&Overrides{Propagation: new(1000 * time.Hour)}, time.Hour, MaxPropagation},
 	} {
-		got := p.of(&Keyring{Overrides: r.o})
+		got := p.Of(&Keyring{Overrides: r.o})
 		if got.Grace != r.grace || got.Propagation != r.propagation || got.Reconcile != p.Reconcile {
 			t.Errorf("%d: grace %s, propagation %s", i, got.Grace, got.Propagation)
 		}
@@ -35,7 +35,7 @@ func TestPolicyOf(t *testing.T) {
 			t.Errorf("%d: where it is set, the propagation is %s", i, got)
 		}
 	}
-	if p.of(nil) != p || p.Grace != time.Hour {
+	if p.Of(nil) != p || p.Grace != time.Hour {
 		t.Error("of no keyring, or the policy itself was changed")
 	}
 }

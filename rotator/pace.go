@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
@@ -30,8 +31,8 @@ func (e *Engine) shareLocked() float64 { return e.stageRate / float64(e.replicas
 // roomLocked reports whether a target's rotation may begin, and takes the room for it. The caller holds e.mu.
 func (e *Engine) roomLocked(tr *track) bool {
 	p, now := &e.pace, e.clock.Steady()
-	p.room = min(p.room+e.shareLocked()*(now-p.at).Seconds(), max(1, e.shareLocked()*paceBurst.Seconds()))
-	p.at = now
+	most := math.Max(1, e.shareLocked()*paceBurst.Seconds()) // however slow the limit, one may begin
+	p.room, p.at = math.Min(most, p.room+e.shareLocked()*(now-p.at).Seconds()), now
 	if !tr.room && !p.late && p.room >= 1 {
 		p.room--
 		tr.room = true
@@ -39,7 +40,13 @@ func (e *Engine) roomLocked(tr *track) bool {
 	return tr.room
 }
 
-// leaveRoom gives back what a visit did not need.
+// useRoom says that the rotation begins, leaveRoom that the visit is over: what it did not use is given back.
+func (e *Engine) useRoom(tr *track) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tr.room = false
+}
+
 func (e *Engine) leaveRoom(tr *track) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -49,19 +56,11 @@ func (e *Engine) leaveRoom(tr *track) {
 	tr.room = false
 }
 
-// paced puts a rotation off if there is no room for it: a is then a wait, at the longest until it is time
-// to look at the target.
-func (e *Engine) paced(tr *track, a Action, w Wish) Action {
-	if a.Step != StepStage || w.Asked != "" || e.stageRate <= 0 {
-		return a
-	}
+// room reports whether a target's rotation may begin, and takes the room for it.
+func (e *Engine) room(tr *track) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if tr.putOff = !e.roomLocked(tr); tr.putOff {
-		return Action{Step: StepWait, Until: e.clock.Now().Add(e.intervalLocked()), Why: "enough rotations are under way"}
-	}
-	tr.room = false // it is used
-	return a
+	return e.stageRate <= 0 || e.roomLocked(tr)
 }
 
 // proceed has the first of those that were put off visited, as far as there is room or they have waited for

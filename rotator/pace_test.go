@@ -79,15 +79,14 @@ func TestRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := engineOn(t, newMemory(), "me", nil, nil)
 		e.stageRate = 2
-		stage, n := Action{Step: StepStage}, int64(0)
+		n := int64(0)
 		begun := func(tries int) (begun int) {
 			for range tries {
 				n++
 				tr := e.track(Target{n, WhiteboardPush})
-				if e.paced(tr, stage, Wish{}).Step == StepStage {
+				if e.room(tr) {
 					begun++
-				} else if !tr.putOff {
-					t.Error("it waits and is not put off")
+					e.useRoom(tr)
 				}
 				e.leaveRoom(tr)
 			}
@@ -112,16 +111,7 @@ func TestRoom(t *testing.T) {
 		e.stageRate = 0.001
 		time.Sleep(24 * time.Hour)
 		check("however slow the limit", 1)
-		tr := e.track(codecTarget)
-		for _, a := range []struct {
-			a Action
-			w Wish
-		}{{Action{Step: StepWait}, Wish{}}, {stage, Wish{Asked: ByCommand}}} {
-			if got := e.paced(tr, a.a, a.w); got != a.a || tr.putOff {
-				t.Errorf("%+v is put off", a)
-			}
-		}
-		if e.stageRate = 0; e.paced(tr, stage, Wish{}) != stage {
+		if e.stageRate = 0; !e.room(e.track(codecTarget)) {
 			t.Error("without a limit it waits")
 		}
 	})
@@ -137,7 +127,7 @@ func TestProceed(t *testing.T) {
 		var l lanes
 		for i := range int64(20) {
 			tr := e.track(Target{i + 1, WhiteboardPush})
-			tr.putOff = true
+			tr.hold = Room
 			e.add(&l, visit{tr, time.Now().Add(time.Hour)})
 		}
 		went := func(what string, want int, next time.Duration) {
@@ -209,8 +199,8 @@ func TestLanes(t *testing.T) {
 			t.Errorf("%s: %+v", name, l)
 		}
 		l = lanes{putOff: []visit{{tr, at}, {e.track(Target{2, WhiteboardPush}), at}}}
-		e.track(Target{2, WhiteboardPush}).putOff = true
-		tr.putOff = true
+		e.track(Target{2, WhiteboardPush}).hold = Room
+		tr.hold = Room
 		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[c.lane].queue) != 1) {
 			t.Errorf("%s, put off: %+v", name, l)
 		}

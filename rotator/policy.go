@@ -73,4 +73,7 @@ type Wish struct {
 
 	// Paused has nothing begin but what is asked for. Due is zero then.
 	Paused bool
+
+	Full   bool // there is no room for a rotation that nobody asked for
+	InLine bool // a look that can wait is to wait for its turn
 }

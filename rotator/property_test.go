@@ -68,7 +68,7 @@ func TestDecideIsSafe(t *testing.T) {
 		}
 		switch a.Step {
 		case StepRaise:
-			if n := k.raised(&c.p); Decide(Snapshot{Keyring: n}, c.o, t0, c.w, c.p.of(n)).Step == StepRaise {
+			if n := k.raised(&c.p); Decide(Snapshot{Keyring: n}, c.o, t0, c.w, c.p.Of(n)).Step == StepRaise {
 				fail("it goes on for ever")
 			}
 		case StepWait:
@@ -93,13 +93,13 @@ func TestDecideIsSafe(t *testing.T) {
 				fail("receivers do not know it yet")
 			}
 		case StepRetire:
-			n, gone := c.s.retired(c.o, &c.p)
+			n, gone := c.facts().retired()
 			if len(gone) == 0 {
 				fail("there is nothing to retire, and it would go on for ever")
 			}
 			for _, key := range gone {
 				e := k.Lookup(key)
-				until := earlier(e.AcceptUntil, c.s.previousSince(e, c.o).Add(c.p.Grace+c.p.Timing.Skew))
+				until := earlier(e.AcceptUntil, c.facts().previousSince(e).Add(c.p.Grace+c.p.Timing.Skew))
 				if e.State != Previous || until.After(t0) || until.After(c.o.At) {
 					fail("a key is retired before its time: " + key.ID())
 				}
@@ -129,7 +129,7 @@ func TestTransitionsKeepKeys(t *testing.T) {
 		if k == nil {
 			return
 		}
-		p := c.p.of(k)
+		p := c.p.Of(k)
 		next := map[string]*Keyring{
 			"raised": k.raised(p), "adopted": k.adopted(k.Target, keyF, "F", t0, p), "failed": k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, p),
 		}

@@ -37,10 +37,10 @@ func (e *Engine) add(l *lanes, v visit) {
 	}
 	if reason, news := e.unheard(v.tr); news {
 		v.at = ahead(reason)
-	} else if v.tr.putOff {
+	} else if v.tr.hold == Room {
 		l.putOff = append(l.putOff, v)
 		return
-	} else if v.tr.inLine && (v.at.IsZero() || v.at.Sub(e.clock.Now()).Seconds() > float64(len(l.line))/e.lookRate) { // else it is due before its turn comes
+	} else if v.tr.hold == Turn && (v.at.IsZero() || v.at.Sub(e.clock.Now()).Seconds() > float64(len(l.line))/e.lookRate) { // else it is due before its turn comes
 		l.line = append(l.line, v)
 		return
 	}
@@ -50,7 +50,7 @@ func (e *Engine) add(l *lanes, v visit) {
 // ready reports whether every receiver accepts a target's pending key at a time.
 func (e *Engine) ready(tr *track, at time.Time) bool {
 	k := tr.snap.Keyring
-	return k != nil && k.Pending() != nil && !at.Before(readyAt(k, k.Pending(), tr.obs, e.clock.Now(), e.policy.of(k)))
+	return k != nil && k.Pending() != nil && !at.Before(readyAt(k, k.Pending(), tr.obs, e.clock.Now(), e.policy.Of(k)))
 }
 
 // late is for how long the first key has waited for its turn to be set.

@@ -31,7 +31,7 @@ func (w *watch) see(key Key, lost, now time.Duration) {
 // took remembers a snapshot that a call begun at began has read or written, and since when its keys
 // have been found in the store.
 func (e *Engine) took(tr *track, s Snapshot, began moment) {
-	p := e.policy.of(s.Keyring)
+	p := e.policy.Of(s.Keyring)
 	tr.wait = p.waitFor(s.Keyring)
 	lost := e.lost(tr, began, 3*probe(tr.wait))
 	now := e.moment()
@@ -42,9 +42,13 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 			pend = p.Key
 		}
 	}
+	if tr.snap = s; !pend.IsZero() {
+		tr.pending = pend
+	}
+	e.take(tr)
 	tr.pendingSeen.see(pend, lost, now.steady)
 	tr.currentSeen.see(cur, lost, now.steady)
-	tr.snap, tr.storeFails = s, 0
+	tr.storeFails = 0
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)
 }

@@ -65,7 +65,7 @@ func TestReloads(t *testing.T) {
 			began := time.Now()
 			var set time.Duration
 			e, log := engineOn(t, m, "me", nil, func(ev Event) {
-				if ev.Step == StepPush && ev.Phase == Begin && set == 0 {
+				if ev.Step == StepPush && ev.Kind == Begin && set == 0 {
 					set = time.Since(began)
 				}
 			})

@@ -46,7 +46,7 @@ func TestAskedAtTheEndOfAVisit(t *testing.T) {
 		var e *Engine
 		asked := false
 		e, _ = engineOn(t, m, "me", nil, func(ev Event) {
-			if ev.Phase == Idle && !asked {
+			if ev.Kind == Idle && !asked {
 				asked = true
 				e.Ask(BySignal, target)
 				time.Sleep(time.Second)

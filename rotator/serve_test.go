@@ -86,7 +86,7 @@ func TestUrgentFirst(t *testing.T) {
 		}
 		var order []Target
 		e, _ := engineOn(t, m, "me", nil, func(ev Event) {
-			if ev.Step == StepStage && ev.Phase == Done {
+			if ev.Step == StepStage && ev.Kind == Done {
 				m.change(func() { order = append(order, ev.Target) })
 			}
 		})

@@ -9,6 +9,7 @@ type Standing struct {
 	At      time.Time // when the engine last dealt with it; zero: never yet
 	Read    bool      // its keyring, or that there is none, was read at least once
 	Adopted bool      // there is a keyring
+	Phase   Phase     // at At; see PhaseAt
 
 	KeyID      string    // of the current key; "" if there is none
 	KeyCreated time.Time // the same key's age counts from then
@@ -36,6 +37,17 @@ type Standing struct {
 	Contested bool // somebody else sets another key whenever the current one is put back
 }
 
+// PhaseAt is the phase at a time after At, if nothing else happens.
+func (s *Standing) PhaseAt(now time.Time) Phase {
+	switch {
+	case !s.Read:
+		return Unread
+	case s.Phase == Waiting && !now.Before(s.ReadyAt):
+		return Pushing
+	}
+	return s.Phase
+}
+
 // Standings tells of every target, in no order. It holds no lock that a visit waits for
 // longer than it takes to list the targets.
 func (e *Engine) Standings() []Standing {
@@ -59,17 +71,17 @@ func (e *Engine) Standings() []Standing {
 // publish makes known how the target stands. Only its visit calls it.
 func (e *Engine) publish(tr *track) {
 	now := e.clock.Now()
-	s := &Standing{Target: tr.target, At: now, Read: !tr.latest.IsZero(), Contested: tr.contest.on()}
+	s := &Standing{Target: tr.target, At: now, Read: !tr.latest.IsZero(), Phase: Unadopted, Contested: tr.contest.on()}
+	defer e.show(tr, s)
 	if last := tr.standing; last != nil {
 		s.Drift = last.Drift // until Tencent tells otherwise
 	}
 	k := tr.snap.Keyring
 	if k == nil {
 		s.Drift = false
-		e.show(tr, s)
 		return
 	}
-	s.Adopted, s.RotatedAt, s.History, s.Propagation = true, k.RotatedAt, k.History, e.policy.of(k).Propagation
+	s.Adopted, s.RotatedAt, s.History, s.Propagation = true, k.RotatedAt, k.History, e.policy.Of(k).Propagation
 	for i := range k.Keys {
 		if k.Keys[i].State == Previous {
 			s.Previous++
@@ -85,12 +97,12 @@ func (e *Engine) publish(tr *track) {
 		s.LastError = r.LastError
 	}
 	if pend != nil {
-		s.PendingID, s.PushAfter, s.ReadyAt = pend.Key.ID(), pend.PushAfter, readyAt(k, pend, tr.obs, now, e.policy.of(k))
+		s.PendingID, s.PushAfter, s.ReadyAt = pend.Key.ID(), pend.PushAfter, readyAt(k, pend, tr.obs, now, e.policy.Of(k))
 	}
+	s.Phase = PhaseOf(k, s.ReadyAt, now)
 	if tr.obs.Sight == Seen {
 		s.Drift = !tr.obs.Key.Equal(k.CallbackKey()) && (pend == nil || !tr.obs.Key.Equal(pend.Key))
 	}
-	e.show(tr, s)
 }
 
 func (e *Engine) show(tr *track, s *Standing) {

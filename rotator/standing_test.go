@@ -101,7 +101,7 @@ func TestStalledVisit(t *testing.T) {
 		release := make(chan struct{})
 		stuck := ts[1]
 		e, _ := engineOn(t, m, "me", nil, func(ev Event) {
-			if ev.Target == stuck && ev.Phase == Begin {
+			if ev.Target == stuck && ev.Kind == Begin {
 				<-release
 			}
 		})
@@ -154,7 +154,7 @@ func TestLongVisit(t *testing.T) {
 			time.Sleep(time.Minute)
 			_, d := e.Stalled()
 			worst = max(worst, d)
-			if ev.Step == StepStage && ev.Phase == Done {
+			if ev.Step == StepStage && ev.Kind == Done {
 				took = time.Since(began)
 			}
 		})

@@ -10,7 +10,7 @@ import (
 // do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
 // ask for another read; any other error is the store's.
 func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
-	k, now, p := tr.snap.Keyring, e.clock.Now(), e.policy.of(tr.snap.Keyring)
+	k, now, p := tr.snap.Keyring, e.clock.Now(), e.policy.Of(tr.snap.Keyring)
 	switch a.Step {
 	case StepObserve:
 		return e.observe(ctx, tr, w)
@@ -51,7 +51,8 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 		retry := now.Add(e.delay(k.Rotation.Attempts+1, p.Timing.RefusedMin, p.Timing.RefusedMax))
 		return e.write(ctx, tr, k.rolledBack(f, retry, now, p))
 	case StepRetire:
-		next, gone := tr.snap.retired(tr.obs, p)
+		f := derive(tr.snap, tr.obs, now, w, p)
+		next, gone := f.retired()
 		if err := e.write(ctx, tr, next); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
 		e.log.Warn("the key in force is adopted, but receivers may be unable to use it and refuse what is signed with it until the next key is in force: run tiwkeyd rotate",
 			"target", tr.target.String(), "because", why)
 	}
-	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, e.policy.of(tr.snap.Keyring)))
+	return e.write(ctx, tr, tr.snap.Keyring.adopted(tr.target, tr.obs.Key, id, now, e.policy.Of(tr.snap.Keyring)))
 }
 
 func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) error {
@@ -96,7 +97,7 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 	default:
 		reason = BySchedule
 	}
-	if err := e.write(ctx, tr, k.staged(key, id, reason, now, e.policy.of(k))); err != nil {
+	if err := e.write(ctx, tr, k.staged(key, id, reason, now, e.policy.Of(k))); err != nil {
 		return err
 	}
 	tr.obs.Refused, tr.pushFails = Key{}, 0

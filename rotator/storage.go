@@ -202,7 +202,7 @@ func (e *Engine) storeFailed(tr *track, step Step, err error) time.Time {
 	e.log.Error("the store failed; nothing is set at Tencent that is not in it",
 		"target", tr.target.String(), "step", string(step), "error", err.Error(), "again_at", next)
 	e.publish(tr)
-	e.events(Event{Time: e.clock.Now(), Target: tr.target, Step: step, Phase: Error, Err: err, Until: next})
+	e.events(Event{Time: e.clock.Now(), Target: tr.target, Step: step, Kind: Error, Err: err, Until: next})
 	return next
 }
 

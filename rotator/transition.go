@@ -168,11 +168,11 @@ func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyr
 }
 
 // retired drops the previous keys whose time was over when the current one was seen.
-func (s Snapshot) retired(o Observation, p *Policy) (*Keyring, []Key) {
-	n := s.Keyring.Clone()
+func (f *facts) retired() (*Keyring, []Key) {
+	n := f.Keyring.Clone()
 	var gone []Key
 	n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool {
-		if !s.retirable(&e, o, p) {
+		if !f.retirable(&e) {
 			return false
 		}
 		gone = append(gone, e.Key)

@@ -61,7 +61,7 @@ func TestRaised(t *testing.T) {
 		if n.Overrides.Grace != 2*time.Hour || *n.Overrides.Propagation != r.want || e.PushAfter.Sub(e.CreatedAt) != r.pending || *was.Propagation != time.Second {
 			t.Errorf("%+v: %s, and the pending key has %s", r, *n.Overrides.Propagation, e.PushAfter.Sub(e.CreatedAt))
 		}
-		if lowered := n.With(Overrides{Propagation: new(time.Duration(0))}); (&Policy{}).of(lowered).propagation(e) != r.pending {
+		if lowered := n.With(Overrides{Propagation: new(time.Duration(0))}); (&Policy{}).Of(lowered).propagation(e) != r.pending {
 			t.Errorf("%+v: it was lowered for a key that is pending", r)
 		}
 	}
@@ -141,12 +141,12 @@ func TestRetired(t *testing.T) {
 	t.Parallel()
 	c := previous()
 	c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: keyP, State: Previous, AcceptUntil: minute(3)})
-	n, gone := c.s.retired(c.o, &c.p)
+	n, gone := c.facts().retired()
 	if len(gone) != 1 || gone[0].ID() != "V" || n.Lookup(keyP) == nil || n.Lookup(keyV) != nil {
 		t.Errorf("%v went, %v stays", gone, n.Accept())
 	}
 	c.s.Written = minute(-3)
-	if n, gone := c.s.retired(c.o, &c.p); len(gone) != 0 || len(n.Keys) != 3 {
+	if n, gone := c.facts().retired(); len(gone) != 0 || len(n.Keys) != 3 {
 		t.Errorf("replaced a moment ago: %v went", gone)
 	}
 }

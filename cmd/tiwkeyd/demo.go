@@ -197,7 +197,7 @@ func (d *demo) ask(ctx context.Context) {
 func (d *demo) event(ev rotator.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if ev.Phase == rotator.Done {
+	if ev.Kind == rotator.Done {
 		switch ev.Step {
 		case rotator.StepStage:
 			f := demoFaults[(d.rotations+d.rolledBack)%len(demoFaults)]
@@ -215,7 +215,7 @@ func (d *demo) event(ev rotator.Event) {
 			d.rolledBack++
 		}
 	}
-	if text, _ := narrate(ev); text != "" && ev.Phase != rotator.Idle {
+	if text, _ := narrate(ev); text != "" && ev.Kind != rotator.Idle {
 		if len(text) > 100 {
 			text = text[:100] + "…"
 		}

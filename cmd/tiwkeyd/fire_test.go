@@ -18,7 +18,7 @@ func killPoints() []string {
 	var points []string
 	for _, step := range []rotator.Step{rotator.StepObserve, rotator.StepAdopt, rotator.StepStage, rotator.StepPush, rotator.StepCommit,
 		rotator.StepRetire, rotator.StepRollback, rotator.StepClaim, rotator.StepReassert, rotator.StepRaise} {
-		for _, phase := range []rotator.Phase{rotator.Begin, rotator.Done} {
+		for _, phase := range []rotator.Kind{rotator.Begin, rotator.Done} {
 			points = append(points, fmt.Sprintf("%s:%s:KILL", step, phase))
 		}
 	}

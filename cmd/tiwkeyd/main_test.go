@@ -72,7 +72,7 @@ func signalSelf(stderr *listener) func(rotator.Event) {
 	sig := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "TERM": syscall.SIGTERM}[parts[2]]
 	done := false
 	return func(ev rotator.Event) {
-		if string(ev.Step) == parts[0] && string(ev.Phase) == parts[1] && !done {
+		if string(ev.Step) == parts[0] && string(ev.Kind) == parts[1] && !done {
 			done = true
 			fmt.Fprintf(os.Stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
 			if parts[2] == "HANG" {

@@ -151,13 +151,13 @@ func (ps *parts) engine(ownerless bool) (*rotator.Engine, error) {
 func logEvent(log *slog.Logger, ev rotator.Event) {
 	level, msg := slog.LevelDebug, string(ev.Step)
 	switch {
-	case ev.Phase == rotator.Error && !ev.Until.IsZero():
+	case ev.Kind == rotator.Error && !ev.Until.IsZero():
 		return // the engine has logged what the store answered
-	case ev.Phase == rotator.Error:
+	case ev.Kind == rotator.Error:
 		level, msg = slog.LevelError, string(ev.Step)+" failed"
-	case ev.Phase == rotator.Done && ev.Step != rotator.StepObserve:
+	case ev.Kind == rotator.Done && ev.Step != rotator.StepObserve:
 		level, msg = slog.LevelInfo, string(ev.Step)+" done"
-	case ev.Phase == rotator.Begin:
+	case ev.Kind == rotator.Begin:
 		msg = string(ev.Step) + " begins"
 	}
 	if !log.Enabled(context.Background(), level) {

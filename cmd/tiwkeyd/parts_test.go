@@ -19,15 +19,15 @@ func TestLogEvent(t *testing.T) {
 		ev   rotator.Event
 		want string
 	}{
-		{rotator.Event{Step: rotator.StepPush, Phase: rotator.Begin, Why: "its time has come", Key: key, Rotation: "r", Reason: rotator.BySchedule},
+		{rotator.Event{Step: rotator.StepPush, Kind: rotator.Begin, Why: "its time has come", Key: key, Rotation: "r", Reason: rotator.BySchedule},
 			"level=DEBUG msg=\"push begins\" target=1400000001/whiteboard-push why=\"its time has come\" key=id rotation=r reason=schedule\n"},
-		{rotator.Event{Step: rotator.StepPush, Phase: rotator.Done, Key: key}, "level=INFO msg=\"push done\" target=1400000001/whiteboard-push why=\"\" key=id\n"},
-		{rotator.Event{Step: rotator.StepObserve, Phase: rotator.Done}, "level=DEBUG msg=observe target=1400000001/whiteboard-push why=\"\" key=none\n"},
-		{rotator.Event{Step: rotator.StepWait, Phase: rotator.Idle, Why: "settled", Key: key, Until: until},
+		{rotator.Event{Step: rotator.StepPush, Kind: rotator.Done, Key: key}, "level=INFO msg=\"push done\" target=1400000001/whiteboard-push why=\"\" key=id\n"},
+		{rotator.Event{Step: rotator.StepObserve, Kind: rotator.Done}, "level=DEBUG msg=observe target=1400000001/whiteboard-push why=\"\" key=none\n"},
+		{rotator.Event{Step: rotator.StepWait, Kind: rotator.Idle, Why: "settled", Key: key, Until: until},
 			"level=DEBUG msg=wait target=1400000001/whiteboard-push why=settled key=id until=2026-05-01T03:00:00.000Z\n"},
-		{rotator.Event{Step: rotator.StepPush, Phase: rotator.Error, Key: key, Err: api},
+		{rotator.Event{Step: rotator.StepPush, Kind: rotator.Error, Key: key, Err: api},
 			"level=ERROR msg=\"push failed\" target=1400000001/whiteboard-push why=\"\" key=id error=\"Set for 1400000001/whiteboard-push: doubtful: Odd; RequestId req\" code=Odd request_id=req\n"},
-		{rotator.Event{Step: rotator.StepPush, Phase: rotator.Error, Err: errors.New("the store is away"), Until: until}, ""},
+		{rotator.Event{Step: rotator.StepPush, Kind: rotator.Error, Err: errors.New("the store is away"), Until: until}, ""},
 	} {
 		var out bytes.Buffer
 		c.ev.Target = testTarget
@@ -38,7 +38,7 @@ func TestLogEvent(t *testing.T) {
 			return a
 		}})), c.ev)
 		if out.String() != c.want {
-			t.Errorf("%s %s:\n%s, want\n%s", c.ev.Step, c.ev.Phase, &out, c.want)
+			t.Errorf("%s %s:\n%s, want\n%s", c.ev.Step, c.ev.Kind, &out, c.want)
 		}
 	}
 }

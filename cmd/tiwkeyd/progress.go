@@ -46,7 +46,7 @@ func (p *progress) event(ev rotator.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	text = ev.Target.String() + "  " + text
-	if p.live && ev.Phase == rotator.Idle {
+	if p.live && ev.Kind == rotator.Idle {
 		p.line, p.until = text, until
 		p.redraw()
 		return
@@ -104,7 +104,7 @@ func (p *progress) clear() {
 
 // narrate puts an event into words; "" for those that a person need not see.
 func narrate(ev rotator.Event) (string, time.Time) {
-	switch ev.Phase {
+	switch ev.Kind {
 	case rotator.Error:
 		text := fmt.Sprintf("%s failed: %v", ev.Step, ev.Err)
 		var api *rotator.APIError
@@ -113,7 +113,7 @@ func narrate(ev rotator.Event) (string, time.Time) {
 		}
 		return text, time.Time{}
 	case rotator.Idle:
-		if ev.Why == "settled" {
+		if ev.Hold == rotator.Rest {
 			return "", time.Time{}
 		}
 		return "waiting: " + ev.Why, ev.Until

@@ -151,19 +151,14 @@ func dueOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule) time.
 
 // phaseOf is where a target stands, in a word or two.
 func phaseOf(k *rotator.Keyring, now time.Time) string {
-	switch {
-	case k == nil:
-		return "not adopted yet"
-	case k.Pending() != nil && now.Before(k.Pending().PushAfter):
-		return "waiting for receivers"
-	case k.Pending() != nil:
-		return "setting the key"
-	case k.Rotation != nil:
-		return "rolled back"
-	case k.Current() == nil:
-		return "unsigned"
+	var ready time.Time
+	if k != nil && k.Pending() != nil {
+		ready = k.Pending().PushAfter
 	}
-	return "settled"
+	return map[rotator.Phase]string{
+		rotator.Unadopted: "not adopted yet", rotator.Unsigned: "unsigned", rotator.Settled: "settled",
+		rotator.Waiting: "waiting for receivers", rotator.Pushing: "setting the key", rotator.RolledBack: "rolled back",
+	}[rotator.PhaseOf(k, ready, now)]
 }
 
 func optional(t time.Time) *time.Time {

@@ -15,15 +15,15 @@ var viewTime = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 // TestProgress feeds a rotation's events to both kinds of display.
 func TestProgress(t *testing.T) {
 	key := rotator.NewKey("abc", "CANARY-value")
-	ev := func(step rotator.Step, phase rotator.Phase) rotator.Event {
-		return rotator.Event{Target: testTarget, Step: step, Phase: phase, Key: key, Reason: rotator.ByCommand}
+	ev := func(step rotator.Step, phase rotator.Kind) rotator.Event {
+		return rotator.Event{Target: testTarget, Step: step, Kind: phase, Key: key, Reason: rotator.ByCommand}
 	}
 	wait := ev(rotator.StepWait, rotator.Idle)
 	wait.Why, wait.Until = "receivers come to accept the pending key", viewTime.Add(90*time.Second)
 	failed := ev(rotator.StepPush, rotator.Error)
 	failed.Err = &rotator.APIError{Class: rotator.RefusedForNow, Code: "RequestLimitExceeded"}
 	settled := ev(rotator.StepWait, rotator.Idle)
-	settled.Why = "settled"
+	settled.Hold = rotator.Rest
 	events := []rotator.Event{ev(rotator.StepStage, rotator.Begin), ev(rotator.StepStage, rotator.Done), wait, wait, failed, ev(rotator.StepPush, rotator.Done), ev(rotator.StepCommit, rotator.Done), settled}
 
 	var plain, live bytes.Buffer
@@ -56,14 +56,14 @@ func TestProgress(t *testing.T) {
 func TestNarrate(t *testing.T) {
 	for _, step := range []rotator.Step{rotator.StepAdopt, rotator.StepStage, rotator.StepHasten, rotator.StepClaim, rotator.StepPush, rotator.StepReassert,
 		rotator.StepCommit, rotator.StepRollback, rotator.StepRetire} {
-		if text, _ := narrate(rotator.Event{Step: step, Phase: rotator.Done}); text == "" {
+		if text, _ := narrate(rotator.Event{Step: step, Kind: rotator.Done}); text == "" {
 			t.Errorf("%s has no words", step)
 		}
 	}
-	if text, _ := narrate(rotator.Event{Step: rotator.StepPush, Phase: rotator.Error, Err: errors.New("x")}); text != "push failed: x" {
+	if text, _ := narrate(rotator.Event{Step: rotator.StepPush, Kind: rotator.Error, Err: errors.New("x")}); text != "push failed: x" {
 		t.Errorf("%q", text)
 	}
-	if text, _ := narrate(rotator.Event{Step: rotator.StepObserve, Phase: rotator.Done}); text != "" {
+	if text, _ := narrate(rotator.Event{Step: rotator.StepObserve, Kind: rotator.Done}); text != "" {
 		t.Errorf("a look is news: %q", text)
 	}
 }

@@ -1,5 +1,5 @@
 // Command guards takes each guard of the decision away, one at a time, and sees whether a test
-// misses it. A guard is a condition in rotator/decide.go, times.go, reads.go, pace.go or company.go, each part of one, and each choice between two times or spans.
+// misses it. A guard is a condition in rotator/decide.go, facts.go, reads.go, pace.go, looks.go or company.go, each part of one, and each choice between two times or spans.
 //
 //	go run ./internal/guards [FUNCTION]
 //
@@ -28,7 +28,7 @@ func main() {
 
 func run() error {
 	var all []guard
-	for _, name := range []string{"decide.go", "times.go", "reads.go", "pace.go", "company.go"} {
+	for _, name := range []string{"decide.go", "facts.go", "reads.go", "pace.go", "looks.go", "company.go"} {
 		path, err := filepath.Abs(filepath.Join("rotator", name))
 		if err != nil {
 			return err

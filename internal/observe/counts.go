@@ -113,7 +113,7 @@ func (c *counts) forget(t rotator.Target) {
 }
 
 func (c *counts) step(ev rotator.Event) {
-	switch ev.Phase {
+	switch ev.Kind {
 	case rotator.Done:
 		c.steps.WithLabelValues(string(ev.Step), done).Inc()
 	case rotator.Error:

@@ -153,18 +153,18 @@ func (m *Monitor) Status() string {
 
 // summary counts the targets by phase, and tells when the next rotation is due.
 func (v view) summary(now time.Time) string {
-	counts := map[string]int{}
+	counts := map[rotator.Phase]int{}
 	var first time.Time
 	for _, s := range v.standings {
-		counts[phaseOf(s, now)]++
+		counts[s.PhaseAt(now)]++
 		if at := next(s, v.memory[s.Target]); s.PendingID == "" && !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
 	}
 	var parts []string
-	for _, p := range phases() {
+	for _, p := range rotator.Phases() {
 		if counts[p] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", counts[p], strings.ReplaceAll(p, "_", " ")))
+			parts = append(parts, fmt.Sprintf("%d %s", counts[p], strings.ReplaceAll(string(p), "_", " ")))
 		}
 	}
 	line := fmt.Sprintf("%d targets: %s", len(v.standings), strings.Join(parts, ", "))

@@ -115,18 +115,18 @@ func (m *Monitor) Event(ev rotator.Event) {
 		return
 	}
 	switch {
-	case ev.Phase == rotator.Begin:
+	case ev.Kind == rotator.Begin:
 		of.reason = reasonLabel(ev.Reason) // at the end the keyring has no rotation any more
-	case ev.Phase == rotator.Error:
+	case ev.Kind == rotator.Error:
 		of.lastError = ev.Time
 	}
 	of.hear(ev)
 	// A step that the store failed is told of once more, with when it is tried again.
-	if twice := of.told && ev.Phase == rotator.Error && !ev.Until.IsZero(); !twice {
+	if twice := of.told && ev.Kind == rotator.Error && !ev.Until.IsZero(); !twice {
 		m.counts.step(ev)
 	}
-	of.told = ev.Phase == rotator.Error && ev.Until.IsZero()
-	if ev.Phase == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
+	of.told = ev.Kind == rotator.Error && ev.Until.IsZero()
+	if ev.Kind == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
 		m.counts.rotation(ev, of.reason)
 	}
 }

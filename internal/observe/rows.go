@@ -10,7 +10,6 @@ import (
 // Row is a target as a page shows it.
 type Row struct {
 	rotator.Standing
-	Phase   string    // one of Phases
 	Next    time.Time // when the next rotation or attempt is to begin, or should have; zero: never
 	Overdue bool
 	Late    bool    // the pending key should be in force by now
@@ -25,9 +24,6 @@ type Trouble struct {
 	RequestID string
 	Advice    string
 }
-
-// Phases lists the phases that a target can be in.
-func Phases() []string { return phases() }
 
 // Report is how everything stands, by one look.
 type Report struct {
@@ -50,7 +46,8 @@ func (v view) rows(now time.Time) []Row {
 	rows := make([]Row, len(v.standings))
 	for i, s := range v.standings {
 		of := v.memory[s.Target]
-		rows[i] = Row{Standing: s, Phase: phaseOf(s, now), Next: next(s, of), Overdue: overdue(s, of, v.Policy, now), Late: late(s, now), Trouble: trouble(s, of)}
+		s.Phase = s.PhaseAt(now)
+		rows[i] = Row{Standing: s, Next: next(s, of), Overdue: overdue(s, of, v.Policy, now), Late: late(s, now), Trouble: trouble(s, of)}
 	}
 	return rows
 }
@@ -72,9 +69,9 @@ func trouble(s rotator.Standing, of memory) Trouble {
 // what the store failed until the store has answered.
 func (of *memory) hear(ev rotator.Event) {
 	switch {
-	case ev.Phase == rotator.Error && ev.Err != nil:
+	case ev.Kind == rotator.Error && ev.Err != nil:
 		of.trouble, of.failing, of.away = inWords(ev), ev.Step, !ev.Until.IsZero()
-	case ev.Phase == rotator.Done && ev.Step == of.failing, ev.Phase == rotator.Idle && of.away:
+	case ev.Kind == rotator.Done && ev.Step == of.failing, ev.Kind == rotator.Idle && of.away:
 		of.trouble, of.failing, of.away = Trouble{}, "", false
 	}
 }

@@ -26,14 +26,14 @@ func TestRows(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), two, one)
-		if rows := r.Report().Rows; len(rows) != 2 || rows[0].Target != two || rows[1].Target != one || rows[0].Phase != phaseUnread || rows[0].Trouble != (Trouble{}) {
+		if rows := r.Report().Rows; len(rows) != 2 || rows[0].Target != two || rows[1].Target != one || rows[0].Phase != rotator.Unread || rows[0].Trouble != (Trouble{}) {
 			t.Errorf("before the first read: %+v", rows)
 		}
 		stop := r.run()
 		defer stop()
 		time.Sleep(time.Hour)
 		row := r.row(one)
-		if row.Phase != phaseSettled || row.KeyID != r.w.keyring(one).CallbackKey().ID() || !row.Next.Equal(row.RotatedAt.Add(24*time.Hour)) || row.Overdue || len(row.History) != 1 {
+		if row.Phase != rotator.Settled || row.KeyID != r.w.keyring(one).CallbackKey().ID() || !row.Next.Equal(row.RotatedAt.Add(24*time.Hour)) || row.Overdue || len(row.History) != 1 {
 			t.Errorf("settled: %+v", row)
 		}
 		r.w.change(func() { r.w.storeErr = errAway })
@@ -104,7 +104,7 @@ func TestTroubleOfARotation(t *testing.T) {
 			t.Errorf("after a restart: %+v", got)
 		}
 		time.Sleep(24 * time.Hour)
-		if got := again.row(one); got.Trouble != (Trouble{}) || got.Phase != phaseSettled {
+		if got := again.row(one); got.Trouble != (Trouble{}) || got.Phase != rotator.Settled {
 			t.Errorf("a new key is in force, and it is still said: %+v", got)
 		}
 		stop()
@@ -128,12 +128,12 @@ func TestTroubleOfTheStore(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.w.change(func() { r.w.storeErr = errAway })
 		time.Sleep(time.Minute)
-		if row := r.row(one); row.Phase != phaseWaiting || row.Trouble == (Trouble{}) {
+		if row := r.row(one); row.Phase != rotator.Waiting || row.Trouble == (Trouble{}) {
 			t.Errorf("away: %+v", row)
 		}
 		r.w.change(func() { r.w.storeErr = nil })
 		time.Sleep(time.Minute)
-		if row := r.row(one); row.Phase != phaseWaiting || row.Trouble != (Trouble{}) {
+		if row := r.row(one); row.Phase != rotator.Waiting || row.Trouble != (Trouble{}) {
 			t.Errorf("back: %+v", row)
 		}
 	})

@@ -8,39 +8,6 @@ import (
 	"tiwkeyd/rotator"
 )
 
-// Phases of a target.
-const (
-	phaseUnread     = "unread"      // the store was not read yet
-	phaseUnadopted  = "unadopted"   // there is no keyring yet
-	phaseUnsigned   = "unsigned"    // no key was ever set
-	phaseSettled    = "settled"     // one current key, nothing in hand
-	phaseWaiting    = "waiting"     // receivers come to accept the pending key
-	phasePushing    = "pushing"     // the pending key is being set, and looked for
-	phaseRolledBack = "rolled_back" // the last rotation failed; it is tried again later
-)
-
-func phases() []string {
-	return []string{phaseUnread, phaseUnadopted, phaseUnsigned, phaseSettled, phaseWaiting, phasePushing, phaseRolledBack}
-}
-
-func phaseOf(s rotator.Standing, now time.Time) string {
-	switch {
-	case !s.Read:
-		return phaseUnread
-	case !s.Adopted:
-		return phaseUnadopted
-	case s.PendingID != "" && now.Before(s.ReadyAt):
-		return phaseWaiting
-	case s.PendingID != "":
-		return phasePushing
-	case s.Reason != "":
-		return phaseRolledBack
-	case s.KeyID == "":
-		return phaseUnsigned
-	}
-	return phaseSettled
-}
-
 // due is when the schedule wants a target's next key; at once, for one whose key was never
 // replaced, is when this process began to look after it. Zero is never.
 func due(s rotator.Standing, of memory) time.Time {
@@ -144,10 +111,10 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 	}
 	var overdues, lates, drifts, fights, shown int
 	var oldest, longest time.Duration
-	counts, all := map[string]int{}, len(v.standings) <= maxSeries
+	counts, all := map[rotator.Phase]int{}, len(v.standings) <= maxSeries
 	for i := range v.standings {
 		s := &v.standings[i]
-		of, phase := v.memory[s.Target], phaseOf(*s, now)
+		of, phase := v.memory[s.Target], s.PhaseAt(now)
 		isOverdue, isLate := overdue(*s, of, v.Policy, now), late(*s, now)
 		counts[phase]++
 		if isOverdue {
@@ -168,13 +135,13 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 		if !s.At.IsZero() {
 			longest = max(longest, now.Sub(s.At))
 		}
-		if all || (shown < maxSeries && (isOverdue || isLate || s.Drift || s.Contested || phase == phaseRolledBack || of.trouble.Text != "")) {
+		if all || (shown < maxSeries && (isOverdue || isLate || s.Drift || s.Contested || phase == rotator.RolledBack || of.trouble.Text != "")) {
 			shown++
 			ofTarget(gauge, s, of, phase, now)
 		}
 	}
-	for _, phase := range phases() {
-		gauge(targetsDesc, float64(counts[phase]), phase)
+	for _, phase := range rotator.Phases() {
+		gauge(targetsDesc, float64(counts[phase]), string(phase))
 	}
 	gauge(overdueDesc, float64(overdues))
 	gauge(driftsDesc, float64(drifts))
@@ -192,9 +159,9 @@ func (c standings) Collect(ch chan<- prometheus.Metric) {
 }
 
 // ofTarget gives the series of one target.
-func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Standing, of memory, phase string, now time.Time) {
+func ofTarget(gauge func(*prometheus.Desc, float64, ...string), s *rotator.Standing, of memory, phase rotator.Phase, now time.Time) {
 	target := s.Target.String()
-	gauge(phaseDesc, 1, target, phase)
+	gauge(phaseDesc, 1, target, string(phase))
 	if !of.lastError.IsZero() {
 		gauge(errorDesc, float64(of.lastError.UnixMilli())/1000, target)
 	}

@@ -132,10 +132,11 @@ func TestUnadopted(t *testing.T) {
 			t.Errorf("a visit that failed is none: %v, %v", age, err)
 		}
 		r.w.change(func() { r.w.storeErr = nil })
-		for phase := ""; phase != phaseUnadopted; { // between the read and the adoption
+		for phase := rotator.Phase(""); phase != rotator.Unadopted; { // between the read and the adoption
 			time.Sleep(time.Millisecond)
-			phase = phaseOf(r.engine.Standings()[0], time.Now())
-			if phase != phaseUnadopted && phase != phaseUnread {
+			now := r.engine.Standings()[0]
+			phase = now.PhaseAt(time.Now())
+			if phase != rotator.Unadopted && phase != rotator.Unread {
 				t.Fatalf("it came to %s", phase)
 			}
 		}
@@ -216,7 +217,7 @@ func TestReload(t *testing.T) {
 		r.expect("one is served no more", map[string]string{rotations(one, "adopt", "committed"): "", rotations(one, "schedule", "committed"): "", of(one, "target_phase", "phase", "settled"): "",
 			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1"})
 		// Its old engine's last words change nothing.
-		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Phase: rotator.Done})
+		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Kind: rotator.Done})
 		r.expect("an event of what is not served", map[string]string{`tiwkeyd_steps_total{result="done",step="commit"}`: "2", rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
 	})
 }
@@ -274,7 +275,7 @@ func TestTargetWithoutTimes(t *testing.T) {
 	t.Parallel()
 	told := map[*prometheus.Desc]float64{}
 	s := rotator.Standing{Target: one, Read: true, Adopted: true, KeyID: "k", PendingID: "p", Rotation: "r", Reason: rotator.ByCommand}
-	ofTarget(func(d *prometheus.Desc, value float64, _ ...string) { told[d] = value }, &s, memory{}, phasePushing, time.Now())
+	ofTarget(func(d *prometheus.Desc, value float64, _ ...string) { told[d] = value }, &s, memory{}, rotator.Pushing, time.Now())
 	for d, value := range told {
 		if value < 0 || value > 1 {
 			t.Errorf("%s is %v", d, value)
@@ -315,7 +316,7 @@ func TestLate(t *testing.T) {
 		r.expect("not yet", map[string]string{"tiwkeyd_targets_late": "0", of(one, "target_rotation_late_seconds"): "300"})
 		time.Sleep(time.Millisecond)
 		r.expect("late", map[string]string{"tiwkeyd_targets_late": "1", "tiwkeyd_targets_overdue": "0"})
-		if row := r.row(one); !row.Late || row.Phase != phaseWaiting || row.ReadyAt.Before(time.Now()) {
+		if row := r.row(one); !row.Late || row.Phase != rotator.Waiting || row.ReadyAt.Before(time.Now()) {
 			t.Errorf("late, and %+v", row)
 		}
 		time.Sleep(2 * propagation)

@@ -50,7 +50,7 @@ func marksOf(r *observe.Row) []mark {
 	case "rolled_back":
 		class = "failed"
 	}
-	marks := []mark{{stateName(r.Phase), class}}
+	marks := []mark{{stateName(string(r.Phase)), class}}
 	if r.Drift {
 		marks = append(marks, mark{"drift", "drift"})
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/observe"
+	"tiwkeyd/rotator"
 )
 
 // Filters beside the phases.
@@ -22,7 +23,11 @@ const (
 )
 
 func states() []string {
-	return append([]string{"", wrong, overdue, late, drift, fought, failing}, observe.Phases()...)
+	all := []string{"", wrong, overdue, late, drift, fought, failing}
+	for _, p := range rotator.Phases() {
+		all = append(all, string(p))
+	}
+	return all
 }
 
 // maxText is how much of a text is looked for.
@@ -90,17 +95,19 @@ func is(r *observe.Row, state string) bool {
 	case wrong:
 		return r.Overdue || r.Late || r.Drift || r.Contested || !r.Trouble.At.IsZero()
 	}
-	return r.Phase == state
+	return string(r.Phase) == state
 }
 
 // orders compare two rows, by column. The empty one has what is wrong first.
 var orders = map[string]func(a, b *observe.Row) int{
 	"":       func(a, b *observe.Row) int { return cmp.Compare(severity(b), severity(a)) },
 	"target": func(a, b *observe.Row) int { return a.Target.Compare(b.Target) },
-	"state":  func(a, b *observe.Row) int { return cmp.Compare(stateName(a.Phase), stateName(b.Phase)) },
-	"key":    func(a, b *observe.Row) int { return cmp.Compare(a.KeyID, b.KeyID) },
-	"age":    func(a, b *observe.Row) int { return since(b).Compare(since(a)) },
-	"next":   func(a, b *observe.Row) int { return knownFirst(a.Next, b.Next, a.Next.Compare(b.Next)) },
+	"state": func(a, b *observe.Row) int {
+		return cmp.Compare(stateName(string(a.Phase)), stateName(string(b.Phase)))
+	},
+	"key":  func(a, b *observe.Row) int { return cmp.Compare(a.KeyID, b.KeyID) },
+	"age":  func(a, b *observe.Row) int { return since(b).Compare(since(a)) },
+	"next": func(a, b *observe.Row) int { return knownFirst(a.Next, b.Next, a.Next.Compare(b.Next)) },
 	"error": func(a, b *observe.Row) int {
 		return knownFirst(a.Trouble.At, b.Trouble.At, b.Trouble.At.Compare(a.Trouble.At))
 	},

@@ -72,7 +72,7 @@ var advices = []struct{ state, advice string }{
 func detailOf(r *observe.Row, now time.Time) detail {
 	d := detail{line: lineOf(r, now), Picture: timeline(r.History, now, 720, 42, true)}
 	for _, a := range advices {
-		if a.state == r.Phase || a.state != r.Phase && (a.state == drift || a.state == fought || a.state == late || a.state == overdue) && is(r, a.state) {
+		if a.state == string(r.Phase) || (a.state == drift || a.state == fought || a.state == late || a.state == overdue) && is(r, a.state) {
 			d.Advice = append(d.Advice, a.advice)
 		}
 	}

@@ -88,9 +88,9 @@ func (m *member) hear(ev rotator.Event) {
 		return
 	}
 	switch {
-	case ev.Phase == rotator.Idle:
+	case ev.Kind == rotator.Idle:
 		f.visits++
-	case ev.Phase != rotator.Done:
+	case ev.Kind != rotator.Done:
 	case ev.Step == rotator.StepStage:
 		f.stages[m.name]++
 	case ev.Step == rotator.StepRollback:

@@ -48,24 +48,24 @@ func (r *replica) restart() {
 }
 
 func (r *replica) tell(ev rotator.Event) {
-	if ev.Phase == rotator.Begin && r.w.draw(3) == 0 {
+	if ev.Kind == rotator.Begin && r.w.draw(3) == 0 {
 		r.interlude() // between the decision and what is done about it
 	}
 	if !r.w.quiet {
 		fmt.Fprintf(reader{r.w}, "%+v", ev)
 	}
 	switch {
-	case ev.Phase == rotator.Idle:
+	case ev.Kind == rotator.Idle:
 		return
 	case ev.Err != nil:
-		r.w.say("%s %s %s: %v", r.name, ev.Step, ev.Phase, ev.Err)
+		r.w.say("%s %s %s: %v", r.name, ev.Step, ev.Kind, ev.Err)
 	default:
-		r.w.say("%s %s %s (key %s)", r.name, ev.Step, ev.Phase, ev.Key)
+		r.w.say("%s %s %s (key %s)", r.name, ev.Step, ev.Kind, ev.Key)
 	}
-	if ev.Phase == rotator.Done && ev.Step == rotator.StepCommit {
+	if ev.Kind == rotator.Done && ev.Step == rotator.StepCommit {
 		r.w.commits++
 	}
-	if ev.Phase == rotator.Done && ev.Step == rotator.StepRollback {
+	if ev.Kind == rotator.Done && ev.Step == rotator.StepRollback {
 		r.w.rollbacks++
 	}
 }

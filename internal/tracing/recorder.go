@@ -40,7 +40,7 @@ func (r *Recorder) Event(ev rotator.Event) {
 		u = &underWay{}
 		r.targets[ev.Target] = u
 	}
-	switch ev.Phase {
+	switch ev.Kind {
 	case rotator.Idle:
 		switch {
 		case !ev.InHand:
@@ -81,7 +81,7 @@ func (r *Recorder) ended(u *underWay, ev rotator.Event) {
 		u.code = code
 	}
 	r.step(of, begin, ev.Time, code)
-	if ev.Phase == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
+	if ev.Kind == rotator.Done && (ev.Step == rotator.StepCommit || ev.Step == rotator.StepRollback) {
 		r.root(of, ev, u.code)
 	}
 }

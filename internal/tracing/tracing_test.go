@@ -77,8 +77,8 @@ var (
 )
 
 // at gives an event some seconds after the start.
-func at(seconds int, step rotator.Step, phase rotator.Phase, inHand bool) rotator.Event {
-	ev := rotator.Event{Time: start.Add(time.Duration(seconds) * time.Second), Target: target, Step: step, Phase: phase, Why: "why of " + string(step), Key: key}
+func at(seconds int, step rotator.Step, phase rotator.Kind, inHand bool) rotator.Event {
+	ev := rotator.Event{Time: start.Add(time.Duration(seconds) * time.Second), Target: target, Step: step, Kind: phase, Why: "why of " + string(step), Key: key}
 	if inHand {
 		ev.Rotation, ev.Reason, ev.Started, ev.InHand = "rotation-1", rotator.BySignal, start.Add(time.Second), true
 	}
@@ -162,7 +162,7 @@ func TestRolledBack(t *testing.T) {
 	refused.Err = &rotator.APIError{Code: "AuthFailure"}
 	away := at(4, rotator.StepRollback, rotator.Error, true)
 	away.Err = io.ErrUnexpectedEOF
-	again := rotator.Event{Time: away.Time, Target: target, Step: rotator.StepRollback, Phase: rotator.Error, Err: away.Err, Until: away.Time}
+	again := rotator.Event{Time: away.Time, Target: target, Step: rotator.StepRollback, Kind: rotator.Error, Err: away.Err, Until: away.Time}
 	after := at(6, rotator.StepRollback, rotator.Done, true)
 	after.InHand = false
 	for _, ev := range []rotator.Event{at(1, rotator.StepPush, rotator.Begin, true), refused, at(3, rotator.StepRollback, rotator.Begin, true), away, again,
@@ -173,7 +173,7 @@ func TestRolledBack(t *testing.T) {
 	look := at(7, rotator.StepObserve, rotator.Begin, true)
 	look.InHand = false
 	r.Event(look)
-	look.Phase = rotator.Done
+	look.Kind = rotator.Done
 	r.Event(look)
 	r.Close()
 	var got []string

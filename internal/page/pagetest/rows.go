@@ -49,7 +49,7 @@ func FullHistory(now time.Time) []rotator.Past {
 
 // Settled is a target with nothing to say about it.
 func Settled(app int64, s rotator.Service) observe.Row {
-	r := observe.Row{Phase: "settled"}
+	r := observe.Row{Standing: rotator.Standing{Phase: rotator.Settled}}
 	r.Target = rotator.Target{SdkAppID: app, Service: s}
 	r.At, r.Read, r.Adopted = Now.Add(-4*time.Minute), true, true
 	r.KeyID = fmt.Sprintf("Kq7%07dxZ", app%1e7)
