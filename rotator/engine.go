@@ -223,25 +223,20 @@ func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
 	defer release()
-	if err := e.open(ctx, tr); err != nil {
-		return e.storeFailed(tr, StepObserve, err)
-	}
-	e.purge(ctx, tr)
+	a, w, err := Action{Step: StepObserve}, Wish{}, e.open(ctx, tr)
 	for n := range maxSteps {
-		if n > 0 && stopped.Err() != nil {
+		switch {
+		case err != nil:
+			return e.storeFailed(tr, a.Step, err)
+		case n > 0 && stopped.Err() != nil, tr.snap.Keyring == nil && e.removed(tr):
 			return e.clock.Now()
 		}
-		if tr.snap.Keyring == nil && e.removed(tr) {
-			return e.clock.Now()
-		}
-		a, w := e.decide(tr)
+		a, w = e.decide(tr)
 		if tr.hold = a.Hold; a.Step == StepWait {
 			e.emit(tr, a, Idle, nil)
 			return e.nextVisit(tr, a.Until, a.Watch)
 		}
-		if err := e.carryOut(ctx, tr, a, w); err != nil {
-			return e.storeFailed(tr, a.Step, err)
-		}
+		err = e.carryOut(ctx, tr, a, w)
 	}
 	e.log.Error("a target does not settle; it is left alone for a while", "target", t)
 	return e.nextVisit(tr, e.clock.Now().Add(e.policy.Timing.RetryMax), false)
@@ -264,7 +259,11 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 	if e.hear(tr) {
 		tr.obs.NextLook = time.Time{} // who asks need not wait
 	}
-	return e.read(ctx, tr)
+	if err := e.read(ctx, tr); err != nil {
+		return err
+	}
+	e.purge(ctx, tr)
+	return nil
 }
 
 func (e *Engine) decide(tr *track) (Action, Wish) {
