@@ -96,7 +96,7 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 		return nil, errors.New(`"keys" is missing`)
 	}
 	k := s.Keyring
-	k.Target = Target{s.SdkAppID, s.Service}
+	k.Target = Target{SdkAppID: s.SdkAppID, Service: s.Service}
 	for _, e := range s.Keys {
 		e.Key = NewKey(e.ID, e.Value)
 		k.Keys = append(k.Keys, e.Entry)

@@ -210,10 +210,13 @@ func accepts(k *Keyring) (s string) {
 	return strings.TrimSuffix(s, ", ")
 }
 
+// base62 are the characters that keys are drawn from.
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 // number is a key's, 0 that of none: its value is the same letter throughout.
 func number(k Key) int {
 	if k.IsZero() {
 		return 0
 	}
-	return int(k.in().value[0]) - '/'
+	return int(k.Reveal()[0]) - '/'
 }

@@ -192,14 +192,14 @@ func TestInLine(t *testing.T) {
 		}
 		l := lanes{}
 		for i := range 3 {
-			other := e.track(Target{int64(i + 2), WhiteboardPush})
+			other := e.track(Target{SdkAppID: int64(i + 2), Service: WhiteboardPush})
 			other.hold = Turn
 			l.line = append(l.line, visit{tr: other})
 		}
 		if e.add(&l, visit{tr, c.at}); len(l.line) != c.line || len(l.lane[0].queue) != 4-c.line {
 			t.Errorf("%s: %d in line, %d not", name, len(l.line), len(l.lane[0].queue))
 		}
-		e.Ask(ByRevoke, Target{2, WhiteboardPush})
+		e.Ask(ByRevoke, Target{SdkAppID: 2, Service: WhiteboardPush})
 		if e.expedite(&l); len(l.line) != c.line-1 || len(l.lane[0].queue) != 5-c.line || l.lane[0].queue[0].tr.target.SdkAppID != 2 {
 			t.Errorf("%s: whose key leaked is still in line: %+v", name, l)
 		}

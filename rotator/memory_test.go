@@ -157,7 +157,7 @@ func (m *memory) KeyInForce(_ context.Context, t Target) (Key, error) {
 	if k.IsZero() {
 		return Key{}, nil
 	}
-	return k.named(""), nil
+	return k.Named(""), nil
 }
 
 func next(errs *[]error) error {

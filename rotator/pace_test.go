@@ -83,7 +83,7 @@ func TestRoom(t *testing.T) {
 		begun := func(tries int) (begun int) {
 			for range tries {
 				n++
-				tr := e.track(Target{n, WhiteboardPush})
+				tr := e.track(Target{SdkAppID: n, Service: WhiteboardPush})
 				if e.room(tr) {
 					begun++
 					e.useRoom(tr)
@@ -126,7 +126,7 @@ func TestProceed(t *testing.T) {
 		e.stageRate = 1
 		var l lanes
 		for i := range int64(20) {
-			tr := e.track(Target{i + 1, WhiteboardPush})
+			tr := e.track(Target{SdkAppID: i + 1, Service: WhiteboardPush})
 			tr.hold = Room
 			e.add(&l, visit{tr, time.Now().Add(time.Hour)})
 		}
@@ -198,8 +198,8 @@ func TestLanes(t *testing.T) {
 		if q := l.lane[c.lane].queue; len(q) != 1 || !q[0].at.Equal(c.at) || len(l.lane[1-c.lane].queue) != 0 {
 			t.Errorf("%s: %+v", name, l)
 		}
-		l = lanes{putOff: []visit{{tr, at}, {e.track(Target{2, WhiteboardPush}), at}}}
-		e.track(Target{2, WhiteboardPush}).hold = Room
+		l = lanes{putOff: []visit{{tr, at}, {e.track(Target{SdkAppID: 2, Service: WhiteboardPush}), at}}}
+		e.track(Target{SdkAppID: 2, Service: WhiteboardPush}).hold = Room
 		tr.hold = Room
 		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[c.lane].queue) != 1) {
 			t.Errorf("%s, put off: %+v", name, l)

@@ -26,7 +26,7 @@ func TestServeAndDrop(t *testing.T) {
 		if got := []int{m.setCalls(ts[0]), m.setCalls(ts[1]), m.setCalls(ts[2])}; fmt.Sprint(got) != "[1 1 1]" {
 			t.Errorf("rotations: %v", got)
 		}
-		e.Drop(ts[0], Target{99, Transcode})
+		e.Drop(ts[0], Target{SdkAppID: 99, Service: Transcode})
 		m.change(func() { m.rings[ts[1]] = Snapshot{Version: 9} }) // removed by somebody
 		looks := func() (n int) { m.change(func() { n = m.looks }); return n }
 		time.Sleep(tablePolicy.Reconcile + time.Minute)

@@ -73,7 +73,7 @@ func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
 		e.log.Warn("no key is set at Tencent: callbacks were unsigned until now, and are until the first key is in force",
 			"target", tr.target.String())
 	}
-	if why := tr.obs.Key.unusual(); why != "" {
+	if why := tr.obs.Key.Unusual(); why != "" {
 		e.log.Warn("the key in force is adopted, but receivers may be unable to use it and refuse what is signed with it until the next key is in force: run tiwkeyd rotate",
 			"target", tr.target.String(), "because", why)
 	}

@@ -14,7 +14,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 	if k == nil {
 		n := &Keyring{Target: t, AcceptUnsigned: key.IsZero()}
 		if !key.IsZero() {
-			n.Keys = []Entry{{Key: key.named(id), State: Current, CreatedAt: now, ActivatedAt: now}}
+			n.Keys = []Entry{{Key: key.Named(id), State: Current, CreatedAt: now, ActivatedAt: now}}
 		}
 		if p.PropagationSet {
 			return n.raised(p)
@@ -31,7 +31,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 		return n
 	}
 	// Receivers come to know a foreign key only now, and other replicas' clocks may be ahead.
-	n.Keys = append(n.Keys, Entry{Key: key.named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now})
+	n.Keys = append(n.Keys, Entry{Key: key.Named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now})
 	return n
 }
 

@@ -131,7 +131,7 @@ func TestAdopted(t *testing.T) {
 	}
 	c := first()
 	c.s.Keyring.Keys = []Entry{{Key: keyV, State: Previous, AcceptUntil: minute(1), Confirmed: true}}
-	n = c.s.Keyring.adopted(codecTarget, keyV.named(""), "f", t0, &p)
+	n = c.s.Keyring.adopted(codecTarget, keyV.Named(""), "f", t0, &p)
 	if len(n.Keys) != 1 || n.Current().Key.ID() != "V" || !n.Current().AcceptUntil.IsZero() || n.Current().Confirmed {
 		t.Errorf("a rolled-back first key that came into force: %+v", n)
 	}

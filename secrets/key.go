@@ -1,4 +1,4 @@
-package rotator
+package secrets
 
 import (
 	"crypto/rand"
@@ -64,9 +64,9 @@ func GenerateKey(random io.Reader, length int) (Key, error) {
 	return NewKey(id, value), nil
 }
 
-// unusual says why receivers may not be able to use k; "" if nothing speaks against it. Tencent
+// Unusual says why receivers may not be able to use k; "" if nothing speaks against it. Tencent
 // takes no key of more than 64 characters.
-func (k Key) unusual() string {
+func (k Key) Unusual() string {
 	value := k.Reveal()
 	switch {
 	case len(value) > MaxKeyLength:
@@ -128,8 +128,8 @@ func (k Key) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// named is the same key under another id.
-func (k Key) named(id string) Key { return NewKey(id, k.Reveal()) }
+// Named is the same key under another id.
+func (k Key) Named(id string) Key { return NewKey(id, k.Reveal()) }
 
 // Reveal gives the value itself. Callers are few on purpose: the keyring's encoder, the
 // request to Tencent, and the verification of a callback.
