@@ -16,10 +16,13 @@ import (
 // nodePatience is how long one node may take to answer a receiver.
 const nodePatience = 700 * time.Millisecond
 
-// balancer hands requests to whichever node of Vault answers, as what stands before a cluster
-// does: a receiver that is bound to one node would see nothing while that one is away.
+// balancer hands a receiver's requests to whichever node of Vault answers, as what stands before a cluster
+// does: a receiver that is bound to one node would see nothing while that one is away. A node that
+// lags tells this receiver what was, too, though never twice running: for longer than propagation no receiver
+// may read such nodes only.
 func (w *torture) balancer() http.Handler {
 	var turn atomic.Uint64
+	var old atomic.Bool // was the last answer
 	transport := &http.Transport{}
 	w.t.Cleanup(transport.CloseIdleConnections)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -29,8 +32,16 @@ func (w *torture) balancer() http.Handler {
 		}
 		first := turn.Add(1)
 		for i := range w.cluster.Nodes {
-			node := w.cluster.Nodes[(first+uint64(i))%uint64(len(w.cluster.Nodes))]
+			n := (first + uint64(i)) % uint64(len(w.cluster.Nodes))
+			if !old.Load() && w.laggards[n].tells(rw, r) {
+				old.Store(true)
+				return
+			}
+			node := w.cluster.Nodes[n]
 			if relay(transport, rw, r, body, strings.TrimPrefix(node.Addr, "http://")) {
+				if ofKeyring(r) {
+					old.Store(false)
+				}
 				return
 			}
 		}

@@ -100,6 +100,10 @@ func (w *torture) befall(all []mishap) {
 	}
 	began := time.Now()
 	undo := m.begin(i)
+	if w.spared {
+		w.spared = false
+		return
+	}
 	w.befell[m.name]++
 	done := w.picture.mishap(m.name, victim, began)
 	if undo == nil {
@@ -134,7 +138,7 @@ func (w *torture) killed(i int) func() error {
 	d := w.living(i)
 	_ = d.cmd.Process.Kill()
 	<-d.done
-	return func() error { d.process = w.start([]string{"run"}, d.env...); return nil }
+	return func() error { w.launch(d); return nil }
 }
 
 func (w *torture) stopped(i int) func() error {
@@ -154,7 +158,7 @@ func (w *torture) ended(i int) func() error {
 		if d.code != 0 {
 			w.t.Errorf("daemon %s ended with %d", d.name, d.code)
 		}
-		d.process = w.start([]string{"run"}, d.env...)
+		w.launch(d)
 		return nil
 	}
 }
@@ -165,7 +169,10 @@ func (w *torture) signalled(s syscall.Signal) func(int) func() error {
 
 // commanded has somebody rotate by hand, beside the daemons.
 func (w *torture) commanded(i int) func() error {
-	p := w.start([]string{"rotate"}, w.daemons[i].env...)
+	if w.pausing {
+		return w.spare()
+	}
+	p := w.start([]string{"rotate", "--env-file", w.daemons[i].settings}, w.daemons[i].env...)
 	return func() error {
 		if !p.exited() {
 			return fmt.Errorf("it is still at it")

@@ -69,6 +69,13 @@ func (l *timeline) applied(a tiwtest.Applied) {
 	}
 }
 
+// inForce gives the keys that Tencent signed with, in the order of their first time.
+func (l *timeline) inForce() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.signed)
+}
+
 // answered is told what became of a callback.
 func (l *timeline) answered(a tiwtest.Answer) {
 	l.mu.Lock()

@@ -47,11 +47,20 @@ type torture struct {
 	*fleet
 	random  *rand.Rand
 	cluster *vaulttest.Cluster
-	disks   []string // of the nodes
-	app     *kind
+	disks   []string       // of the nodes
+	nodes   []*vault.Store // as the test asks them
+	memory  *memory        // what they told
+	app     *kind          // whose callbacks are sent
+	other   *kind          // whose keyring suffers what would cost callbacks
+	others  *anyNode       // where that one is read
 
 	daemons    []*victim
+	laggards   []*laggard // before the daemons' nodes
 	toReceiver []*wire
+
+	pausing, remaking bool // how far the other keyring is on its way to be made anew
+	spared            bool // the mishap that was to begin did not happen
+	restored          int  // repairs of what was changed by hand that were looked at
 
 	picture *timeline
 	busy    map[string]bool // what something befalls at present
@@ -64,6 +73,7 @@ type torture struct {
 type victim struct {
 	*process
 	name, clock, tokenFile, token string
+	settings                      string // a file of variables, which is read anew at each reload
 	env                           []string
 	toVault, toTencent            *wire
 }
@@ -105,7 +115,12 @@ func TestTorture(t *testing.T) {
 }
 
 func newTorture(t *testing.T, seed uint64) *torture {
-	w := &torture{fleet: &fleet{rig: newRig(t)}, random: rand.New(rand.NewPCG(seed, 0)), picture: newTimeline(), busy: map[string]bool{}, alone: map[string]bool{}, befell: map[string]int{}}
+	w := &torture{fleet: &fleet{rig: newRig(t)}, random: rand.New(rand.NewPCG(seed, 0)), picture: newTimeline(), busy: map[string]bool{}, alone: map[string]bool{}, befell: map[string]int{},
+		memory: &memory{told: map[string][]tale{}}}
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { // daemons have them from a file
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains([]string{"TIWKEYD_TARGETS", "TIWKEYD_PROPAGATION", "TIWKEYD_SCHEDULE", "TIWKEYD_GRACE", "TIWKEYD_RECONCILE"}, name)
+	})
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -121,34 +136,45 @@ func newTorture(t *testing.T, seed uint64) *torture {
 	w.vault = w.cluster.Nodes[0]
 	w.useVault(w.vault)
 	w.vault.Policy("receiver", receiverPolicy)
-	w.store = w.anyNode()
-	w.server.OnApply(w.picture.applied)
+	w.secret(foreignKey)
+	for _, node := range w.cluster.Nodes {
+		w.nodes = append(w.nodes, storeIn(w.t, node.Addr, node.Token))
+	}
+	w.store, w.others = w.anyNode(w.picture.read), w.anyNode(func(rotator.Snapshot) {})
+	w.server.OnApply(func(a tiwtest.Applied) {
+		if a.App == testTarget.SdkAppID {
+			w.picture.applied(a)
+		}
+	})
 	w.watch = w.picture.answered
 
 	w.app = w.add("strict, Go middleware and proxies", tortured)
+	w.other = w.add("none", tortured)
 	ways := newWires(t)
 	for i, node := range w.cluster.Nodes {
-		w.daemons = append(w.daemons, w.newVictim(ways, i, node))
+		l, front := w.before(node.Addr, seed+uint64(i))
+		w.laggards = append(w.laggards, l)
+		w.daemons = append(w.daemons, w.newVictim(ways, i, front))
 		w.setClock(i, 0)
+		w.give(i, w.first())
 	}
 	w.picture.began = time.Now()
 	for _, d := range w.daemons {
-		d.process = w.start([]string{"run"}, d.env...)
+		w.launch(d)
 	}
-	w.await("the application is adopted and rotated", func() bool { return w.rotated(w.app) })
+	w.await("the application is adopted and rotated", func() bool { return w.rotated(w.app) && w.right(w.other) == nil })
 	w.receivers(ways)
 	return w
 }
 
 // newVictim gives a daemon that is yet to be started.
-func (w *torture) newVictim(ways *wires, i int, node *vaulttest.Server) *victim {
+func (w *torture) newVictim(ways *wires, i int, vaultURL string) *victim {
 	dir := w.t.TempDir()
-	d := &victim{name: string(rune('A' + i)), clock: filepath.Join(dir, "clock"), tokenFile: filepath.Join(dir, "token")}
+	d := &victim{name: string(rune('A' + i)), clock: filepath.Join(dir, "clock"), tokenFile: filepath.Join(dir, "token"), settings: filepath.Join(dir, "settings")}
 	var toVault, toTencent string
-	d.toVault, toVault = ways.to("vault", node.Addr)
+	d.toVault, toVault = ways.to("vault", vaultURL)
 	d.toTencent, toTencent = ways.to("tencent", w.server.URL)
-	d.env = []string{"VAULT_ADDR=" + toVault, "VAULT_TOKEN_FILE=" + d.tokenFile, "TIWKEYD_TENCENT_ENDPOINT=" + toTencent, "TEST_CLOCK_STEP=" + d.clock,
-		"TIWKEYD_PROPAGATION=" + tortured.String(), "TIWKEYD_SCHEDULE=@every 20s"}
+	d.env = []string{"VAULT_ADDR=" + toVault, "VAULT_TOKEN_FILE=" + d.tokenFile, "TIWKEYD_TENCENT_ENDPOINT=" + toTencent, "TEST_CLOCK_STEP=" + d.clock}
 	if err := w.newToken(d); err != nil {
 		w.t.Fatal(err)
 	}
@@ -164,9 +190,9 @@ func (w *torture) receivers(ways *wires) {
 	group.Go(func() { w.receiver.Watch(ctx, w.store, w.app.target) })
 	w.t.Cleanup(func() { stop(); group.Wait(); web.Close() })
 	w.app.urls = append(w.app.urls, web.URL)
-	cluster := httptest.NewServer(w.balancer())
-	w.t.Cleanup(cluster.Close)
 	for i := range 4 {
+		cluster := httptest.NewServer(w.balancer())
+		w.t.Cleanup(cluster.Close)
 		to, url := ways.to("receiver", cluster.URL)
 		w.toReceiver = append(w.toReceiver, to)
 		if i < 2 {
@@ -179,22 +205,18 @@ func (w *torture) receivers(ways *wires) {
 	w.await("the receivers have read the keyring", func() bool { return w.receiver.Ready(w.app.target) })
 }
 
-// anyNode reads from whichever node answers.
-func (w *torture) anyNode() rotator.Store {
-	a := &anyNode{Store: w.store, saw: func(s rotator.Snapshot) {
-		w.picture.read(s)
+// anyNode reads from whichever node answers; saw is told of each keyring that was read.
+func (w *torture) anyNode(saw func(rotator.Snapshot)) *anyNode {
+	return &anyNode{Store: w.store, nodes: w.nodes, lives: map[string]bool{}, saw: func(s rotator.Snapshot) {
+		saw(s)
 		for _, k := range s.Keyring.Accept() {
 			w.secret(k.Reveal())
 		}
 	}}
-	for _, node := range w.cluster.Nodes {
-		a.nodes = append(a.nodes, storeIn(w.t, node.Addr, node.Token))
-	}
-	return a
 }
 
 // anyNode is the store as who asks all nodes sees it. A node that was deposed and does not know
-// it yet tells what it knew; that is not believed.
+// it yet tells what it knew; that is not believed. A keyring that was deleted cannot be read.
 type anyNode struct {
 	rotator.Store
 	nodes []*vault.Store
@@ -202,6 +224,15 @@ type anyNode struct {
 
 	mu     sync.Mutex
 	newest int64
+	lives  map[string]bool // those that are gone
+}
+
+// isGone is told of the end of a keyring's life: its metadata were deleted, and versions are
+// numbered from one again.
+func (a *anyNode) isGone(life string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lives[life], a.newest = true, 0
 }
 
 func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
@@ -222,15 +253,17 @@ func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot,
 	for range a.nodes {
 		got := <-answers
 		a.mu.Lock()
-		if got.err == nil && got.Version < a.newest {
+		switch {
+		case got.err != nil:
+		case got.Keyring == nil:
+			got.err = errors.New("there is no keyring")
+		case got.Version < a.newest || a.lives[got.Keyring.Life]:
 			got.err = fmt.Errorf("version %d was there before", a.newest)
 		}
 		if got.err == nil {
 			a.newest = got.Version
 			a.mu.Unlock()
-			if got.Keyring != nil {
-				a.saw(got.Snapshot)
-			}
+			a.saw(got.Snapshot)
 			return got.Snapshot, nil
 		}
 		a.mu.Unlock()
@@ -242,14 +275,17 @@ func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot,
 // run has the nemesis at work for as long as it should, with a rest now and then, so that
 // there is something to destroy.
 func (w *torture) run(over time.Time) {
-	all := w.mishaps()
-	for next := time.Now(); ; {
+	all := append(w.mishaps(), w.handiwork()...)
+	for next, reload := time.Now(), time.Now().Add(reloadEvery); ; {
 		now := time.Now()
 		switch first := w.firstEnding(); {
 		case first != nil && !first.at.After(now):
 			w.end(first)
 		case !now.Before(over):
 			return
+		case !reload.After(now):
+			w.reload()
+			reload = reload.Add(reloadEvery)
 		case !next.After(now):
 			if len(w.ends) < atOnce {
 				w.befall(all)
@@ -260,6 +296,9 @@ func (w *torture) run(over time.Time) {
 			}
 		default:
 			until := next
+			if reload.Before(until) {
+				until = reload
+			}
 			if first != nil && first.at.Before(until) {
 				until = first.at
 			}
@@ -302,20 +341,67 @@ func (w *torture) settle() {
 		return len(w.ends) == 0
 	})
 	w.server.ForgetPlans()
+	for i, node := range w.cluster.Nodes {
+		w.takesWrites(i, node)
+	}
 	for _, d := range w.daemons {
-		last, seen := w.currentID(), len(d.String())
+		seen := len(d.String())
+		again := []func() bool{w.rotatesAgain(w.app), w.rotatesAgain(w.other)}
 		d.signal(syscall.SIGUSR1)
 		w.await("daemon "+d.name+" rests after another rotation", func() bool {
-			return w.settled() && w.currentID() != last && strings.Contains(d.String()[seen:], `"why":"settled"`)
+			return again[0]() && again[1]() && strings.Contains(d.String()[seen:], `"why":"settled"`)
 		})
 	}
-	w.await("the older keys are retired", func() bool { return w.settled() && len(w.keyring().Keys) == 1 })
+	for i, d := range w.daemons { // else a new key comes before the last ones have gone
+		w.give(i, strings.Replace(w.first(), "@every 20s", "@yearly", 1))
+		d.signal(syscall.SIGHUP)
+	}
+	w.await("the older keys are retired", func() bool {
+		one, err := w.read(w.app)
+		other, otherErr := w.read(w.other)
+		return err == nil && otherErr == nil && len(one.Keyring.Keys) == 1 && len(other.Keyring.Keys) == 1 && w.settled()
+	})
 	for _, d := range w.daemons {
 		d.signal(syscall.SIGTERM)
 		w.await("daemon "+d.name+" ends", d.exited)
 		if d.code != 0 {
 			w.t.Errorf("daemon %s ended with %d", d.name, d.code)
 		}
+	}
+}
+
+// takesWrites waits until a node takes writes. A leader that was stopped and deposed meanwhile sometimes never
+// knows: it tells what was, for ever, and refuses each write ("node is not the leader"). Who is bound to it is
+// as without a store, and what an operator does then is done here: it is started anew.
+func (w *torture) takesWrites(i int, node *vaulttest.Server) {
+	since := time.Now()
+	w.await(fmt.Sprintf("node %c takes writes", 'A'+i), func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := w.client(node).KVv2("secret").Put(ctx, "ready", map[string]any{"ready": true}); err == nil {
+			return true
+		}
+		if time.Since(since) > 20*time.Second {
+			since = time.Now()
+			w.befell["Vault node started anew at the end: it did not know that it was deposed"]++
+			node.Stop()
+			node.Launch()
+		}
+		_ = w.well(i)()
+		return false
+	})
+}
+
+// rotatesAgain gives what tells that a keyring has another current key than now, which is in force.
+func (w *torture) rotatesAgain(k *kind) func() bool {
+	last := ""
+	if s, err := w.read(k); err == nil {
+		last = s.Keyring.CallbackKey().ID()
+	}
+	return func() bool {
+		s, err := w.read(k)
+		return err == nil && s.Keyring.Rotation == nil && s.Keyring.CallbackKey().ID() != last &&
+			s.Keyring.CallbackKey().Reveal() == w.server.KeyInForce(k.target.SdkAppID, string(k.target.Service))
 	}
 }
 
@@ -330,14 +416,23 @@ func (w *torture) felt() {
 		}
 	}
 	for _, text := range []string{"AuthFailure.SignatureExpire", "permission denied", "Vault is sealed", "connection refused", "connection reset", "EOF",
-		"deadline exceeded", "took too long to confirm", "changed by somebody else", "NotInForce", "before the request was sent", "without a break",
+		"deadline exceeded", "took too long to confirm", "changed by somebody else", "NotInForce", "before the request was sent", "without a break", "changed by hand", "deleted and made anew", `"msg":"reloaded"`, "the new configuration is wrong", `"restore done"`, `"raise done"`,
 		`"adopt done"`, `"stage done"`, `"claim done"`, `"push done"`, `"reassert done"`, `"commit done"`, `"rollback done"`, `"retire done"`} {
 		for _, o := range w.outputs {
 			counts["printed by tiwkeyd: "+text] += strings.Count(o.String(), text)
 		}
 	}
+	counts["repairs by tiwkeyd, before anything else, of what was changed by hand"] = w.restored
+	for _, l := range w.laggards {
+		l.mu.Lock()
+		counts["answers of Vault that were not true any more"] += l.told
+		l.mu.Unlock()
+	}
 	for _, text := range slices.Sorted(maps.Keys(counts)) {
 		w.t.Logf("%5d × %s", counts[text], text)
+	}
+	if n := counts["printed by tiwkeyd: the new configuration is wrong"]; n > 0 {
+		w.t.Errorf("%d reloads were refused", n)
 	}
 	if w.befell[veryWrong] > 0 && counts["printed by tiwkeyd: AuthFailure.SignatureExpire"] == 0 {
 		w.t.Error("the daemons' clocks cannot be set wrong: the test is to be built with the overlay of internal/wrongclock")
