@@ -32,6 +32,7 @@ type coder struct {
 	// before is the version before the newest, if it may be read yet: a replica that reads it again
 	// may write over what it read before.
 	before int64
+	was    uint64  // keys that Tencent may tell of yet, though they are in force no more
 	parts  [3]part // the world, and the replicas
 	buf    []byte
 	times  []int32
@@ -41,7 +42,7 @@ type coder struct {
 // before it compares them.
 func (s *scenario) horizon() time.Duration {
 	p := &s.policy
-	return max(p.Grace, p.Timing.RollbackKeep, 2*p.Reconcile, p.Timing.PushDeadline, p.AttemptLimit+p.Propagation, jittered(p.Timing.RefusedMin)) +
+	return max(s.longest(func(p *Policy) time.Duration { return max(p.Grace, p.AttemptLimit) })+s.late(), p.Timing.RollbackKeep, 2*p.Reconcile, p.Timing.PushDeadline, jittered(p.Timing.RefusedMin)) +
 		p.Timing.Skew + s.ahead[0].Abs() + s.ahead[1].Abs() + time.Minute
 }
 
@@ -75,11 +76,15 @@ func (p *part) flag(fs ...bool) {
 	p.int(n)
 }
 
-func seconds(d time.Duration) int32 {
-	if d%time.Second != 0 {
-		panic("a world's times are whole seconds")
+// tick is what a world's times are whole ones of: a keyring is read eight times in what receivers get, which a
+// change by hand makes longer by any of these.
+const tick = time.Second / 64
+
+func ticks(d time.Duration) int32 {
+	if d%tick != 0 {
+		panic("a world's times are whole ticks")
 	}
-	return int32(d / time.Second)
+	return int32(d / tick)
 }
 
 // time is one that is compared with others of the past.
@@ -88,7 +93,7 @@ func (c *coder) time(p *part, t time.Time) {
 		p.put(plain, -1<<31)
 		return
 	}
-	p.put(aTime, seconds(t.Sub(c.now)))
+	p.put(aTime, ticks(t.Sub(c.now)))
 }
 
 // until is a time that is only asked whether it is over.
@@ -99,14 +104,14 @@ func (c *coder) until(p *part, t time.Time) {
 	case !t.After(c.past):
 		p.put(plain, -1<<30)
 	default:
-		p.put(plain, seconds(t.Sub(c.now)))
+		p.put(plain, ticks(t.Sub(c.now)))
 	}
 }
 
 // age is that of a time by the steady clock, if it is at most limit.
 func (c *coder) age(p *part, since, limit time.Duration) {
 	now := c.now.Sub(dawn)
-	p.put(plain, seconds(now-max(since, now-limit)))
+	p.put(plain, ticks(now-max(since, now-limit)))
 }
 
 func newCoder(s *scenario) *coder { return &coder{scenario: s} }
@@ -118,7 +123,10 @@ func (c *coder) code(w *world) fingerprint {
 		c.before = w.views[len(w.views)-2].version
 	}
 	// Receivers' time, by whichever replica, and what an adopted key needs beside.
-	c.old = 2*(c.policy.Propagation+c.policy.Timing.Skew) + time.Minute
+	c.old = 2*(c.late()+c.policy.Timing.Skew) + time.Minute
+	if c.was = 0; w.left.lie > 0 {
+		c.was = w.was
+	}
 	for i := range c.parts {
 		c.parts[i].n, c.parts[i].kind = c.parts[i].n[:0], c.parts[i].kind[:0]
 	}
@@ -130,9 +138,14 @@ func (c *coder) code(w *world) fingerprint {
 	if c.ahead[0] == c.ahead[1] {
 		order, same := c.order()
 		swap = order > 0
+		tie := order == 0
 		for i, k := range c.parts[0].kind {
-			if same && k == aReplica {
+			switch n := c.parts[0].n[i]; {
+			case k != aReplica:
+			case same:
 				c.parts[0].n[i] = 0
+			case tie && n < 2: // only keys that nobody else knows tell them apart, and who carries the rotation out
+				swap, tie = n == 1, false
 			}
 		}
 	}
@@ -193,7 +206,7 @@ func (c *coder) compressed(n int32) int32 {
 	if n >= 0 {
 		return n
 	}
-	most := seconds(c.horizon())
+	most := ticks(c.horizon())
 	at := int32(0)
 	for i := len(c.times) - 1; i > 0; i-- {
 		at -= min(most, c.times[i]-c.times[i-1])
@@ -211,7 +224,7 @@ func (c *coder) world(p *part, w *world) {
 	p.flag(w.foreign, w.flight != nil, w.late != nil)
 	if w.flight != nil {
 		p.key(w.flight.key)
-		p.put(plain, seconds(w.flight.until.Sub(w.now)))
+		p.put(plain, ticks(w.flight.until.Sub(w.now)))
 	}
 	if w.late != nil {
 		c.ring(p, w.late.ring, -1)
@@ -219,13 +232,19 @@ func (c *coder) world(p *part, w *world) {
 	v := w.newest()
 	c.ring(p, v.ring, -1)
 	c.written(p, v.snapshot())
+	c.powers(p, w)
 	p.int(len(w.views))
 	for i := range max(0, len(w.views)-1) {
 		// Until when a receiver may have it.
-		p.put(plain, seconds(w.views[i+1].from.Sub(w.now)))
+		p.put(plain, ticks(w.views[i].until.Sub(w.now)))
+		p.flag(w.views[i].void, w.views[i].ring == nil)
+		p.key(w.views[i].hidden)
 		if i == len(w.views)-2 && w.older() != nil {
 			c.ring(p, w.views[i].ring, -1) // it may be read yet
 			c.written(p, w.views[i].snapshot())
+			continue
+		}
+		if w.views[i].ring == nil {
 			continue
 		}
 		p.flag(w.views[i].ring.AcceptUnsigned)
@@ -266,7 +285,10 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 		return
 	}
 	p.int(len(k.Keys))
-	p.flag(k.AcceptUnsigned, k.RotatedAt.IsZero(), k.RotatedAt.After(dawn.Add(-time.Minute)), k.Rotation != nil)
+	p.flag(k.AcceptUnsigned, k.RotatedAt.IsZero(), k.RotatedAt.After(dawn.Add(-time.Minute)), k.Rotation != nil, k.Edited, k.paused())
+	if k.Overrides != nil && k.Overrides.Propagation != nil {
+		p.put(plain, ticks(*k.Overrides.Propagation))
+	}
 	for i := range k.Keys {
 		e := &k.Keys[i]
 		p.key(e.Key)
@@ -275,7 +297,7 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 		p.flag(adopted)
 		switch {
 		case e.State == Pending:
-			p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+			p.put(plain, ticks(e.PushAfter.Sub(e.CreatedAt)))
 			c.time(p, e.PushAfter)
 			p.int(min(e.Doubts, 12))
 		case e.State == Current:
@@ -283,14 +305,19 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 			p.int(min(e.Doubts, 12))
 			c.until(p, e.PushAfter)
 			if adopted || e.PushAfter.After(c.past) {
-				p.put(plain, seconds(e.PushAfter.Sub(e.CreatedAt)))
+				p.put(plain, ticks(e.PushAfter.Sub(e.CreatedAt)))
 			}
 		case e.State == Previous:
 			c.time(p, e.AcceptUntil)
 			p.flag(e.ActivatedAt.IsZero(), e.Doubts > 0)
 		}
 	}
-	p.flag(c.policy.OnDrift == AdoptKey && k.went(keyForeign))
+	p.flag(c.drifts(AdoptKey) && k.went(keyForeign))
+	for n := range 63 {
+		if c.was>>n&1 == 1 && c.drifts(AdoptKey) {
+			p.flag(k.went(keyOf(n)))
+		}
+	}
 	if r := k.Rotation; r != nil {
 		p.flag(r.Reason == ByRevoke, r.LastError != nil)
 		p.int(min(r.Attempts, 12))

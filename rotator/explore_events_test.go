@@ -15,16 +15,16 @@ type event struct {
 }
 
 func (s *scenario) start() *world {
-	w := &world{now: dawn, inForce: keyFirst, was: 1 << number(keyFirst), left: s.budget}
+	w := &world{now: dawn, inForce: keyFirst, was: 1 << number(keyFirst), left: s.budget, lag: s.lag}
 	if !s.empty {
-		w.views = []view{{version: 1, from: dawn.Add(-time.Hour), ring: &Keyring{Target: codecTarget, RotatedAt: dawn.Add(-time.Hour),
+		w.views = []view{{version: max(1, s.version), from: dawn.Add(-time.Hour), ring: &Keyring{Target: codecTarget, RotatedAt: dawn.Add(-time.Hour), Overrides: s.written,
 			Keys: []Entry{{Key: keyFirst, State: Current, CreatedAt: dawn.Add(-2 * time.Hour), ActivatedAt: dawn.Add(-time.Hour)}}}}}
 	}
 	if s.unsigned {
 		w.inForce, w.was = Key{}, 1<<number(Key{})
 	}
 	for i := range w.replicas {
-		w.replicas[i] = &replica{next: dawn, tr: track{target: codecTarget}}
+		w.replicas[i] = &replica{next: dawn, tr: track{target: codecTarget}, conf: s.begin[i], reload: dawn.Add(s.every)}
 	}
 	return w
 }
@@ -37,7 +37,11 @@ func (w *world) newest() view {
 }
 
 func (v view) snapshot() Snapshot {
-	return Snapshot{Keyring: v.ring, Version: v.version, Written: v.from}
+	s := Snapshot{Keyring: v.ring, Version: v.version, Written: sooner(v.made, v.from)}
+	if v.ring == nil {
+		s.Written = time.Time{}
+	}
+	return s
 }
 
 // events yields all that may happen next in w, always in the same order.
@@ -66,6 +70,7 @@ func (x *explorer) events(w *world, yield func(*world, event)) {
 			yield(&n, event{who: -1, what: "somebody else sets the key " + letter(k)})
 		}
 	}
+	busy = x.byHand(w, busy, yield) || busy
 	x.pass(w, busy, yield)
 }
 
@@ -77,6 +82,9 @@ func (x *explorer) pass(w *world, busy bool, yield func(*world, event)) {
 		switch {
 		case r.stage == idle && r.next.After(w.now):
 			next = sooner(next, r.next)
+			if x.every > 0 {
+				next = sooner(next, r.reload)
+			}
 		case r.paused.IsZero():
 			p := *r
 			p.paused = w.now
@@ -84,8 +92,9 @@ func (x *explorer) pass(w *world, busy bool, yield func(*world, event)) {
 			n.left.pause--
 		}
 	}
-	if !next.IsZero() && n.left.pause >= 0 {
-		m := n.at(next, x.lag)
+	next = sooner(next, w.enroll)
+	if next.After(w.now) && n.left.pause >= 0 {
+		m := n.at(next)
 		if n.left.pause == w.left.pause {
 			m = x.spell(m, w.now.Add(x.fold))
 		}
@@ -94,7 +103,7 @@ func (x *explorer) pass(w *world, busy bool, yield func(*world, event)) {
 	stuck := next.IsZero() && !busy
 	if stuck || (w.left.all > 0 && w.left.jump > 0) {
 		for i, d := range x.jumps {
-			n := w.at(w.now.Add(d), x.lag)
+			n := w.at(w.now.Add(d))
 			if !stuck {
 				n.left.spend(&n.left.jump)
 			}
@@ -106,7 +115,7 @@ func (x *explorer) pass(w *world, busy bool, yield func(*world, event)) {
 // spell has time go on further, but not beyond a limit, while all that happens is that
 // replicas read the keyring and find nothing to do.
 func (x *explorer) spell(w *world, limit time.Time) *world {
-	for w.late == nil {
+	for w.late == nil && w.enroll.IsZero() && x.every == 0 {
 		n := *w
 		var next time.Time
 		for i, r := range w.replicas {
@@ -128,7 +137,7 @@ func (x *explorer) spell(w *world, limit time.Time) *world {
 		if next.After(limit) {
 			return w
 		}
-		w = n.at(next, x.lag)
+		w = n.at(next)
 	}
 	return w
 }
@@ -138,8 +147,11 @@ func (x *explorer) eventsOf(w *world, i int, r *replica, yield func(*world, even
 	if w.left.all > 0 && w.left.crash > 0 && (r.stage != idle || !r.tr.latest.IsZero()) {
 		n := *w
 		n.left.spend(&n.left.crash)
-		n.replicas[i] = &replica{next: w.now, tr: track{target: codecTarget}}
+		n.replicas[i] = &replica{next: w.now, tr: track{target: codecTarget}, conf: r.conf, reload: r.reload}
 		yield(&n, event{who: i, what: "is killed, and starts anew"})
+	}
+	if x.reloads(w, i, r, yield) {
+		return true
 	}
 	switch {
 	case r.stage == idle && r.next.After(w.now), r.paused.Equal(w.now):
@@ -175,6 +187,13 @@ func (x *explorer) goOn(w *world, i int, r *replica, e event, yield func(*world,
 	decides := x.proceed(&n, i, &s, false)
 	n.replicas[i] = &s
 	yield(&n, e)
+	if decides && r.stage != between && w.left.reload > 0 {
+		n, s, e := *w, *r, e
+		x.proceed(&n, i, &s, true)
+		n.left.pause = w.left.pause
+		e.what, e.calm = e.what+", and reloads before it decides", false
+		x.reload(&n, i, &s, e, yield)
+	}
 	if decides && r.stage != between && w.left.pause > 0 {
 		n, s := *w, *r
 		x.proceed(&n, i, &s, true)

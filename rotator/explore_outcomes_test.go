@@ -49,15 +49,24 @@ func (x *explorer) outcomes(w *world, i int, r *replica, yield func(*world, even
 	badStore.left.spend(&badStore.left.store)
 	switch q := &r.request; q.call {
 	case readCall:
-		then(*w, answer{snap: w.newest().snapshot()}, event{what: "read", calm: true})
+		then(*w, answer{snap: x.told(w.newest())}, event{what: "read", calm: true})
 		if store {
 			then(badStore, answer{err: errNoAnswer}, event{what: "read fails"})
 			if w.older() != nil {
 				then(badStore, answer{snap: w.views[len(w.views)-2].snapshot()}, event{what: "reads an old version"})
 			}
 		}
+		x.stale(w, then)
 	case writeCall:
 		n := *w
+		if p := q.ring.Pending(); x.hurried && r.action.Step == StepRestore && p != nil {
+			q = &request{ring: q.ring.Clone(), version: q.version}
+			q.ring.Pending().PushAfter = w.newest().ring.Pending().PushAfter
+		}
+		if x.unconfirmed && (r.action.Step == StepPush || r.action.Step == StepReassert) {
+			then(n, answer{version: q.version + 1}, event{what: "does not write", calm: true})
+			return
+		}
 		if w.newest().version != q.version && !x.lawless {
 			a := answer{err: ErrConflict}
 			if x.trust {
@@ -88,7 +97,11 @@ func (x *explorer) outcomes(w *world, i int, r *replica, yield func(*world, even
 		if x.sees != nil {
 			seen = x.sees(w)
 		}
+		if w.drawn < x.believed && len(w.views) > 0 {
+			seen = keyFirst
+		}
 		then(*w, answer{key: seen}, event{what: "look", calm: true})
+		x.lies(w, then)
 		if tencent {
 			then(badTencent, answer{err: errDoubtful}, event{what: "look fails"})
 			then(badTencent, answer{err: errRefused}, event{what: "look is refused"})
@@ -138,7 +151,7 @@ func (x *explorer) put(w *world, q *request) string {
 	if q.version != before.version && !x.lawless {
 		return "" // a late write that lost its check-and-set
 	}
-	w.views = append(slices.Clip(w.views), view{q.ring, before.version + 1, w.now})
+	x.shows(w, view{ring: q.ring, version: before.version + 1, from: w.now})
 	if !x.lawless {
 		w.late = nil // it has lost its check-and-set
 	}
@@ -160,14 +173,14 @@ func (w *world) apply(k Key) string {
 }
 
 // at is the world at a later time.
-func (w *world) at(t time.Time, lag time.Duration) *world {
+func (w *world) at(t time.Time) *world {
 	n := *w
 	n.now = t
 	if n.flight != nil && n.flight.until.Before(t) {
 		n.flight = nil
 	}
-	for len(n.views) > 1 && !n.views[1].from.After(t.Add(-lag)) {
-		n.views = n.views[1:]
+	if gone := func(v view) bool { return !v.until.IsZero() && !v.until.After(t) }; slices.ContainsFunc(n.views, gone) {
+		n.views = slices.DeleteFunc(slices.Clone(n.views), gone)
 	}
 	return &n
 }
@@ -179,7 +192,8 @@ func (w *world) check() string {
 	}
 	for _, v := range w.views {
 		switch {
-		case w.inForce.IsZero() && v.ring.AcceptUnsigned, !w.inForce.IsZero() && v.ring.Lookup(w.inForce) != nil:
+		case v.ring == nil, v.void: // who had keys keeps them, or knows none
+		case w.inForce.IsZero() && v.ring.AcceptUnsigned, !w.inForce.IsZero() && v.ring.Lookup(w.inForce) != nil && !v.hidden.Equal(w.inForce):
 		default:
 			return fmt.Sprintf("I1: Tencent signs with %s, and a receiver may see %s", letter(w.inForce), accepts(v.ring))
 		}
@@ -190,7 +204,7 @@ func (w *world) check() string {
 // settled is what I2 wants a world to come to.
 func (w *world) settled() bool {
 	k := w.newest().ring
-	return k != nil && len(k.Keys) == 1 && k.Rotation == nil && k.Current() != nil && k.CallbackKey().Equal(w.inForce)
+	return k != nil && !k.Edited && len(k.Keys) == 1 && (k.Rotation == nil || k.paused()) && k.Current() != nil && k.CallbackKey().Equal(w.inForce)
 }
 
 func letter(k Key) string {
@@ -204,6 +218,9 @@ func letter(k Key) string {
 }
 
 func accepts(k *Keyring) (s string) {
+	if k == nil {
+		return "no keyring"
+	}
 	for _, e := range k.Keys {
 		s += fmt.Sprintf("%s %s, ", e.State, letter(e.Key))
 	}
@@ -211,6 +228,8 @@ func accepts(k *Keyring) (s string) {
 }
 
 // base62 are the characters that keys are drawn from.
+const idLength = 10
+
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // number is a key's, 0 that of none: its value is the same letter throughout.

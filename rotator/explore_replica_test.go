@@ -6,21 +6,24 @@ import (
 	"time"
 )
 
-var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire}
+var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire, StepRestore, StepRaise}
 
 // replica codes what a replica's future depends on. What its log and its Settle tell does not
 // count, nor does what tells whether its clock was set: it never is.
 func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	tr := &r.tr
-	p.int(int(r.stage)<<4 | slices.Index(steps, r.action.Step))
+	p.int(int(r.conf)<<8 | int(r.stage)<<4 | slices.Index(steps, r.action.Step))
+	if c.every > 0 {
+		p.put(plain, max(0, ticks(r.reload.Sub(w.now))))
+	}
 	p.flag(!r.paused.IsZero(), r.paused.Equal(w.now), tr.contest.put)
 	opening := r.stage == idle || (r.stage != between && r.action.Step == "")
 	if r.stage == idle {
-		p.put(plain, max(0, seconds(r.next.Sub(w.now))))
+		p.put(plain, max(0, ticks(r.next.Sub(w.now))))
 	}
 	p.int(min(tr.storeFails, 9)<<8 | min(tr.lookFails, 9)<<4 | min(tr.pushFails, 9))
-	p.put(plain, seconds(min(tr.took, callLimit)))
-	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.policy.Propagation)+2*callLimit)
+	p.put(plain, ticks(min(tr.took, callLimit)))
+	c.age(p, tr.answered.wall.Add(-c.ahead[i]).Sub(dawn), 3*probe(c.late())+2*callLimit)
 	p.key(tr.set)
 	p.key(tr.over)
 	c.sure(p, w, tr)
@@ -42,14 +45,17 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	c.time(p, o.At)
 	c.until(p, o.NextLook)
 	c.until(p, o.NextPush)
-	p.put(plain, max(0, seconds(tr.contest.rest-w.now.Sub(dawn)))) // which o.NextPutBack tells
+	p.put(plain, max(0, ticks(tr.contest.rest-w.now.Sub(dawn)))) // which o.NextPutBack tells
 	if p.int(tr.contest.times); tr.contest.times > 0 {
 		c.age(p, tr.contest.last, contestSpan)
 	}
 	p.key(c.refused(w, r))
 	now := w.newest()
-	c.previous(p, now.ring, o)
-	c.previous(p, w.older(), o)
+	c.previous(p, now.ring, tr)
+	c.previous(p, w.older(), tr)
+	for _, v := range w.readable() {
+		c.previous(p, v.ring, tr)
+	}
 	if opening {
 		// The next read replaces the keyring: only which key was current then counts.
 		p.flag(tr.snap.Keyring == nil)
@@ -58,7 +64,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 		}
 	} else {
 		c.snapshot(p, now, tr.snap, i)
-		c.previous(p, tr.snap.Keyring, o)
+		c.previous(p, tr.snap.Keyring, tr)
 		k := tr.snap.Keyring
 		if k != nil && k.Pending() != nil {
 			c.age(p, o.Since.Add(-c.ahead[i]).Sub(dawn), c.old)
@@ -78,11 +84,11 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 	c.time(p, began)
 	switch r.action.Step {
 	case StepCommit, StepAdopt:
-		c.time(p, began.Add(c.policy.Grace)) // will be an AcceptUntil
+		c.time(p, began.Add(c.settings(r.conf).Grace)) // will be an AcceptUntil
 	case StepRollback:
 		c.time(p, began.Add(c.policy.Timing.RollbackKeep))
 	}
-	p.flag(r.wish.Due.IsZero())
+	p.flag(r.wish.Due.IsZero(), r.wish.Paused)
 	if s := r.action.Step; s == StepStage || s == StepAdopt {
 		p.put(aKey, int32(number(NewKey("", base62[r.seed:r.seed+1]))))
 	}
@@ -91,10 +97,13 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 		p.int(slices.Index(answersByCode, a.err))
 		p.key(a.key)
 		p.flag(a.version == 0, a.version == now.version, a.version == c.before)
+		if c.counts {
+			p.put(plain, int32(now.version-a.version))
+		}
 		if a.snap.Version != 0 {
 			p.flag(r.action.Step != "" && a.snap.sameVersion(r.tr.snap)) // or what was read before is not written over
 			c.snapshot(p, now, a.snap, i)
-			c.previous(p, a.snap.Keyring, &r.tr.obs)
+			c.previous(p, a.snap.Keyring, &r.tr)
 		}
 		if r.stage != answered || n < len(r.answers)-1 {
 			c.time(p, a.at.Add(c.ahead[i]))
@@ -104,8 +113,11 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 
 // snapshot codes what a replica holds to be in the store.
 func (c *coder) snapshot(p *part, now view, s Snapshot, me int) {
-	same := s.Version == now.version && !c.lawless
-	p.flag(s.Version == now.version, s.Version == c.before, s.Keyring == nil)
+	same := s.sameVersion(now.snapshot()) && !c.lawless
+	p.flag(s.Version == now.version, same, s.Version == c.before, s.Keyring == nil)
+	if c.counts {
+		p.put(plain, int32(now.version-s.Version))
+	}
 	if !same {
 		c.ring(p, s.Keyring, me)
 	}
@@ -118,6 +130,9 @@ func (c *coder) sure(p *part, w *world, tr *track) {
 	rings := []*Keyring{w.newest().ring, w.older(), tr.snap.Keyring}
 	if w.late != nil {
 		rings = append(rings, w.late.ring)
+	}
+	for _, v := range w.readable() {
+		rings = append(rings, v.ring)
 	}
 	over := tr.surely.wall.Add(c.policy.Timing.Skew + c.ahead[0].Abs() + c.ahead[1].Abs())
 	key, at := Key{}, time.Time{}
@@ -137,13 +152,13 @@ func (c *coder) sure(p *part, w *world, tr *track) {
 }
 
 // previous codes since when the previous keys of a keyring have been seen.
-func (c *coder) previous(p *part, k *Keyring, o *Observation) {
+func (c *coder) previous(p *part, k *Keyring, tr *track) {
 	if k == nil {
 		return
 	}
 	for i := range k.Keys {
-		since, seen := o.Previous[k.Keys[i].Key.ID()]
-		p.flag(seen)
+		since, seen := tr.obs.Previous[k.Keys[i].Key.ID()]
+		p.flag(seen, tr.previousSeen[k.Keys[i].Key.ID()].until.Equal(k.Keys[i].AcceptUntil))
 		if seen {
 			c.time(p, since)
 		}
@@ -156,7 +171,11 @@ func (c *coder) refused(w *world, r *replica) Key {
 	if w.late != nil {
 		late = w.late.ring
 	}
-	for _, k := range []*Keyring{w.newest().ring, w.older(), r.tr.snap.Keyring, late} {
+	rings := []*Keyring{w.newest().ring, w.older(), r.tr.snap.Keyring, late}
+	for _, v := range w.readable() {
+		rings = append(rings, v.ring)
+	}
+	for _, k := range rings {
 		if k != nil && k.Pending() != nil && k.Pending().Key.Equal(r.tr.obs.Refused) {
 			return r.tr.obs.Refused
 		}
@@ -166,7 +185,7 @@ func (c *coder) refused(w *world, r *replica) Key {
 
 // adopts reports whether a key may become current that receivers do not know yet, by somebody's clock.
 func (s *scenario) adopts() bool {
-	return s.empty || s.policy.OnDrift == AdoptKey || s.ahead[0] != s.ahead[1]
+	return s.empty || len(s.hands) > 0 || s.drifts(AdoptKey) || s.ahead[0] != s.ahead[1]
 }
 
 // order compares the replicas, and reports whether they are the same. The numbers of keys

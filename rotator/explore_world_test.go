@@ -17,6 +17,7 @@ type scenario struct {
 	budget    budget
 	jumps     []time.Duration // for how long nobody may run
 	fold      time.Duration   // how long a spell may be in which replicas wait and nothing begins to go wrong
+	powers
 
 	// Faults that are built in, to see that they would be found.
 	lawless bool              // a check-and-set always succeeds
@@ -28,7 +29,13 @@ type scenario struct {
 
 // budget is how much may still go wrong: altogether, and of each kind. A pause, of one
 // replica, does not count as a mishap.
-type budget struct{ all, crash, store, tencent, drift, jump, pause int8 }
+type budget struct {
+	all, crash, store, tencent, drift, jump, pause int8
+
+	// Of powers, which do not count as mishaps either: old answers of the store, answers of Tencent that tell
+	// of an older key, things that somebody does to the keyring, and reloads.
+	stale, lie, hand, reload int8
+}
 
 func (b *budget) spend(kind *int8) { *kind--; b.all-- }
 
@@ -44,13 +51,20 @@ type world struct {
 	drawn    byte // keys and names, so far
 	left     budget
 	replicas [2]*replica
+	lag      time.Duration // how late receivers are now
+	past     []view        // the versions before the newest that the store still has, where that counts
+	enroll   time.Time     // when a keyring that was deleted is made anew by hand
+	anew     bool          // it was deleted with its metadata
 }
 
-// view is a version of the keyring, and when it became readable.
+// view is a version of the keyring, when it became readable, and until when a receiver may have it: the newest has no end.
 type view struct {
-	ring    *Keyring
-	version int64
-	from    time.Time
+	ring        *Keyring // nil: it was deleted
+	version     int64
+	from, until time.Time
+	made        time.Time // zero: then, too
+	hidden      Key       // which accept does not have, though keys has it
+	void        bool      // receivers that have it refuse callbacks by somebody else's fault
 }
 
 // flight is a request to Tencent that may arrive yet.
@@ -72,6 +86,8 @@ const (
 // replica is an engine's memory and what it is at. A call that is under way is resumed by
 // having the engine begin the same piece of a visit again, with the answers so far.
 type replica struct {
+	conf    int8      // its settings
+	reload  time.Time // when it reloads them, where all do so all the time
 	stage   stage
 	paused  time.Time // since then, until it does something
 	next    time.Time
@@ -122,6 +138,7 @@ type wire struct {
 	open     request
 	deadline time.Time
 	seed     byte
+	anew     bool // names differ from those of the life before
 }
 
 var errUnanswered = errors.New("there is no answer yet")
@@ -180,6 +197,9 @@ func (s seeded) Read(p []byte) (int, error) {
 			p[i] = s.seed
 		}
 	}
+	if len(p) == idLength+idLength/4 && s.anew {
+		p[1]++
+	}
 	return len(p), nil
 }
 
@@ -192,26 +212,33 @@ type explorer struct {
 	engines [2]*Engine
 	tracks  [2]*track
 	wires   [2]*wire
+	conf    [2]int8 // the settings that they have now
 }
 
 func newExplorer(s *scenario) *explorer {
 	x := &explorer{scenario: s}
 	for i := range x.engines {
 		w := &wire{ahead: s.ahead[i]}
-		p := s.policy
-		p.Owner = owners[i]
-		e, err := New(Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ Target, _ *Keyring, at time.Time) time.Time {
-			if at.After(dawn.Add(-time.Minute)) {
-				return time.Time{} // one rotation, and never again
-			}
-			return dawn
-		}})
+		x.wires[i] = w
+		e, err := New(x.options(i, 0))
 		if err != nil {
 			panic(err)
 		}
-		x.engines[i], x.wires[i], x.tracks[i] = e, w, e.track(codecTarget)
+		x.engines[i], x.tracks[i] = e, e.track(codecTarget)
 	}
 	return x
+}
+
+// options are the parts of a replica's engine, with the settings of a number.
+func (x *explorer) options(i int, conf int8) Options {
+	w, p := x.wires[i], *x.settings(conf)
+	p.Owner = owners[i]
+	return Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ Target, _ *Keyring, at time.Time) time.Time {
+		if at.After(dawn.Add(-time.Minute)) {
+			return time.Time{} // one rotation, and never again
+		}
+		return dawn
+	}}
 }
 
 var owners = [2]string{"A", "B"}
@@ -220,7 +247,7 @@ var owners = [2]string{"A", "B"}
 // none or has nothing more to do. With pause it stops once it has to decide. It reports
 // whether it came to that.
 func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides bool) {
-	e, tr, wire, ctx := x.engines[i], x.tracks[i], x.wires[i], context.Background()
+	e, tr, wire, ctx := x.engine(i, r), x.tracks[i], x.wires[i], context.Background()
 	r.paused = time.Time{}
 	for {
 		if r.stage == between {
@@ -253,6 +280,9 @@ func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides boo
 				return decides
 			}
 		}
+		if x.removed(w, r, tr) {
+			return decides
+		}
 		a, wish := e.decide(tr)
 		if a.Step == StepWait {
 			r.rest(e, tr, e.nextVisit(tr, a.Until, a.Watch).Add(-wire.ahead))
@@ -268,7 +298,8 @@ func (x *explorer) proceed(w *world, i int, r *replica, pause bool) (decides boo
 }
 
 func (w *wire) again(r *replica) wire {
-	return wire{now: r.began, ahead: w.ahead, answers: r.answers, seed: r.seed}
+	k := r.tr.snap.Keyring
+	return wire{now: r.began, ahead: w.ahead, answers: r.answers, seed: r.seed, anew: k != nil && k.Life == enrolled}
 }
 
 // keep takes the engine's memory over, for the next piece.
