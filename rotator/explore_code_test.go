@@ -300,6 +300,7 @@ func (c *coder) ring(p *part, k *Keyring, me int) {
 			p.put(plain, ticks(e.PushAfter.Sub(e.CreatedAt)))
 			c.time(p, e.PushAfter)
 			p.int(min(e.Doubts, 12))
+			p.int(e.Renewed)
 		case e.State == Current:
 			p.flag(e.Confirmed)
 			p.int(min(e.Doubts, 12))

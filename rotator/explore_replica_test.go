@@ -30,6 +30,7 @@ func (c *coder) replica(p *part, w *world, i int, r *replica) {
 	p.key(tr.pendingSeen.key)
 	if !tr.pendingSeen.key.IsZero() {
 		c.age(p, tr.pendingSeen.since, c.old)
+		p.int(tr.pendingSeen.renewed)
 	}
 	if c.adopts() {
 		p.key(tr.currentSeen.key)

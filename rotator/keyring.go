@@ -72,6 +72,7 @@ type Entry struct {
 	AcceptUntil time.Time `json:"accept_until,omitzero"` // previous: it may be dropped then
 	Doubts      int       `json:"doubts,omitzero"`       // requests to set it of which nobody knows, or has written down yet, what became
 	Confirmed   bool      `json:"confirmed,omitzero"`    // Tencent answered that it was set; else it was only found in force
+	Renewed     int       `json:"renewed,omitzero"`      // how often receivers' time for it began anew, on every replica
 
 	Unknown jsontext.Value `json:",embed"`
 }

@@ -43,7 +43,7 @@ type Snapshot struct {
 // sameCurrent reports whether two snapshots have the same current key, or neither a keyring.
 func (s Snapshot) sameCurrent(o Snapshot) bool {
 	a, b := s.Keyring, o.Keyring
-	return (a == nil) == (b == nil) && (a == nil || a.CallbackKey().Equal(b.CallbackKey()))
+	return (a == nil) == (b == nil) && (a != nil && a.CallbackKey().Equal(b.CallbackKey()) || a == nil && s.Version == o.Version)
 }
 
 // sameVersion reports whether two snapshots are of one write.

@@ -15,15 +15,16 @@ const slowAnswer = 5 * time.Second
 
 // watch is since when a key was found in the store at every read, by the steady clock.
 type watch struct {
-	key   Key
-	since time.Duration
+	key     Key
+	renewed int // Entry.Renewed
+	since   time.Duration
 }
 
 // see notes a read at now that found key. lost is how much of the time since the last read does not
 // count.
-func (w *watch) see(key Key, lost, now time.Duration) {
-	if !key.Equal(w.key) {
-		w.key, w.since = key, now
+func (w *watch) see(key Key, renewed int, lost, now time.Duration) {
+	if !key.Equal(w.key) || renewed != w.renewed {
+		w.key, w.renewed, w.since = key, renewed, now
 	}
 	w.since = min(w.since+lost, now)
 }
@@ -36,18 +37,19 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	lost := e.lost(tr, began, 3*probe(tr.wait))
 	now := e.moment()
 	var pend, cur Key
+	renewed := 0
 	if s.Keyring != nil {
 		cur = s.Keyring.CallbackKey()
 		if p := s.Keyring.Pending(); p != nil {
-			pend = p.Key
+			pend, renewed = p.Key, p.Renewed
 		}
 	}
 	if tr.snap = s; !pend.IsZero() {
 		tr.pending = pend
 	}
 	e.take(tr)
-	tr.pendingSeen.see(pend, lost, now.steady)
-	tr.currentSeen.see(cur, lost, now.steady)
+	tr.pendingSeen.see(pend, renewed, lost, now.steady)
+	tr.currentSeen.see(cur, 0, lost, now.steady)
 	tr.storeFails = 0
 	tr.previousSeen = previousSeen(s.Keyring, tr.previousSeen, now.steady)
 	tr.date(now)

@@ -123,9 +123,11 @@ func TestBusyReplica(t *testing.T) {
 	w := watch{key: keyP, since: 10 * s}
 	for _, c := range []struct {
 		key             Key
+		renewed         int
 		lost, now, want time.Duration
-	}{{keyP, 0, 20 * s, 10 * s}, {keyP, 5 * s, 30 * s, 15 * s}, {keyP, 40 * s, 40 * s, 40 * s}, {keyC, 0, 50 * s, 50 * s}, {keyC, 0, 60 * s, 50 * s}} {
-		if w.see(c.key, c.lost, c.now); w.since != c.want {
+	}{{keyP, 0, 0, 20 * s, 10 * s}, {keyP, 0, 5 * s, 30 * s, 15 * s}, {keyP, 0, 40 * s, 40 * s, 40 * s}, {keyC, 0, 0, 50 * s, 50 * s}, {keyC, 0, 0, 60 * s, 50 * s},
+		{keyC, 1, 0, 70 * s, 70 * s}, {keyC, 1, 0, 80 * s, 70 * s}} {
+		if w.see(c.key, c.renewed, c.lost, c.now); w.since != c.want {
 			t.Errorf("%+v: since %s", c, w.since)
 		}
 	}

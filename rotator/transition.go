@@ -42,11 +42,12 @@ func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
 }
 
 // restored is k as it is: what receivers read is made from its keys anew. They get their time for the
-// pending key from now on, on every replica.
+// pending key from when this can be read, on every replica, also on one that never saw the change.
 func (k *Keyring) restored(now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
 		e.PushAfter = later(e.PushAfter, now.Add(p.propagation(e)))
+		e.Renewed++
 	}
 	return n
 }
