@@ -15,7 +15,13 @@ import (
 )
 
 // options of the nth world.
-func options(seed uint64) Options { return Options{Seed: seed, Replicas: 1 + int(seed%5)} }
+func options(seed uint64) Options {
+	without, err := ParsePowers(os.Getenv("TIWKEYD_SIM_WITHOUT"))
+	if err != nil {
+		panic(err)
+	}
+	return Options{Seed: seed, Replicas: 1 + int(seed%5), Without: without}
+}
 
 // TestSimulation has ten thousand rotations go on in worlds full of mishaps, a thousand in a short run.
 // TIWKEYD_SIM_ROTATIONS sets how many, TIWKEYD_SIM_SEED shows one world.

@@ -22,6 +22,7 @@ type flight struct {
 	from           string
 	key            rotator.Key
 	arrive, signed time.Time
+	epoch          int
 }
 
 // sign has callbacks signed with another key from now on.
@@ -100,14 +101,14 @@ func (a api) set(k rotator.Key) (string, error) {
 	case w.mishap(9):
 		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
 	case w.mishap(9):
-		w.apply(k)
+		w.apply(k, a.r.epoch)
 		return "", refusal(rotator.Doubtful, "InternalError")
 	case w.mishap(9): // it arrives as late as its signature allows
-		w.tencent.inFlight = append(w.tencent.inFlight, flight{a.r.name, k, w.now.Add(time.Duration(w.draw(420)) * time.Second), signed})
+		w.tencent.inFlight = append(w.tencent.inFlight, flight{a.r.name, k, w.now.Add(time.Duration(w.draw(420)) * time.Second), signed, a.r.epoch})
 		a.r.interlude()
 		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
-	w.apply(k)
+	w.apply(k, a.r.epoch)
 	a.r.interlude()
 	return "id", nil
 }
@@ -119,14 +120,14 @@ func (a api) KeyInForce(context.Context, rotator.Target) (rotator.Key, error) {
 	switch {
 	case a.expired():
 		return rotator.Key{}, refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
-	case t.forbidden && len(w.vault.versions) > 0:
+	case t.forbidden && w.vault.snapshot().Keyring != nil: // else somebody grants it, to have the key adopted
 		return rotator.Key{}, &rotator.APIError{Class: rotator.Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
 	case t.barred:
 		return rotator.Key{}, refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
 	case w.mishap(6):
 		return rotator.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
-	seen := w.Mutant.sees(w)
+	seen := w.Mutant.sees(a.r)
 	a.r.interlude() // the answer grows old on its way
 	if seen.IsZero() {
 		return rotator.Key{}, nil
