@@ -22,10 +22,10 @@ const (
 	Restore                      // an older version is written over the keyring
 	Edit                         // callback_key and accept are changed by hand
 	Outdated                     // Describe tells keys that were in force earlier, now and then or for a spell
-	allPowers Powers = 1<<iota - 1
+	Strangers                    // a foreign key that is adopted where a keyring was lost is answered for from then on
 )
 
-var powerNames = []string{"differ", "reload", "override", "stale", "delete", "restore", "edit", "outdated"}
+var powerNames = []string{"differ", "reload", "override", "stale", "delete", "restore", "edit", "outdated", "strangers"}
 
 // ParsePowers reads names with commas between them.
 func ParsePowers(names string) (p Powers, err error) {

@@ -20,6 +20,9 @@ func options(seed uint64) Options {
 	if err != nil {
 		panic(err)
 	}
+	if os.Getenv("TIWKEYD_SIM_WITHOUT") == "" {
+		without = Strangers // which finds what is not mended yet
+	}
 	return Options{Seed: seed, Replicas: 1 + int(seed%5), Without: without}
 }
 

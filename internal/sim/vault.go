@@ -221,6 +221,9 @@ func (w *World) put(r *replica, k *rotator.Keyring, number int64) {
 	if w.vault.deleted { // what was sent before may not be in what was adopted
 		w.vault.deleted = false
 		w.epoch++
+		if w.tencent.foreign && !w.has(Strangers) {
+			w.unclaimed = w.now
+		}
 		w.tencent.foreign = w.tencent.foreign || k.Lookup(w.tencent.inForce) == nil
 	}
 	r.epoch = w.epoch
