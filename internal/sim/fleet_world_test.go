@@ -30,7 +30,10 @@ type fleet struct {
 	members []*member
 	fault   string // the first violation
 
+	unpaced bool // a mutant: the daemons know of no rate that bounds what is staged
+
 	calls, limited, mishaps    int
+	pending, most, staged      int // keys, the most of them at one time, and those that were staged until too many were
 	reads, writes, conflicts   int
 	commits, rollbacks, visits int
 	lateness                   map[rotator.Target]time.Duration // the worst, from when a key was ready to when it was in force
@@ -60,6 +63,23 @@ func newFleet(seed uint64, n int) *fleet {
 		f.rings[t] = &ring{versions: []version{{k, 1, at}}, inForce: key}
 	}
 	return f
+}
+
+// crowd is how many keys one daemon may have pending at one time. The caller holds f.mu.
+func (f *fleet) crowd() int { return int(limit * (f.policy.Propagation + time.Minute).Seconds()) }
+
+// count counts the keys that are pending. The caller holds f.mu.
+func (f *fleet) count(was, is *rotator.Keyring) {
+	switch {
+	case was.Pending() == nil && is.Pending() != nil:
+		f.pending++
+		if f.most <= f.crowd() {
+			f.staged++
+		}
+	case was.Pending() != nil && is.Pending() == nil:
+		f.pending--
+	}
+	f.most = max(f.most, f.pending)
 }
 
 // mishap reports whether something goes wrong here, once in so many. The caller holds f.mu.
@@ -201,6 +221,7 @@ func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring
 		if !k.CallbackKey().Equal(last.k.CallbackKey()) && !slices.ContainsFunc(r.former, k.CallbackKey().Equal) {
 			f.fail("I5: %s: %s became the current key and was never in force", t, k.CallbackKey())
 		}
+		f.count(last.k, k)
 		r.versions = append(r.versions, version{k.Clone(), cas + 1, time.Now()})
 		f.check(t)
 		if f.mishap(5000) { // the answer is lost

@@ -101,7 +101,7 @@ func (m Mutant) reads(r *replica, s rotator.Snapshot) rotator.Snapshot {
 
 // remembers is what the engine is told without the store's being asked.
 func (m Mutant) remembers(r *replica, down bool) (rotator.Snapshot, bool) {
-	if r.told.Keyring == nil {
+	if (m != CountWithoutReading && m != DecideFromMemory) || r.told.Keyring == nil {
 		return rotator.Snapshot{}, false
 	}
 	s := r.told

@@ -23,6 +23,8 @@ const (
 	Edit                         // callback_key and accept are changed by hand
 	Outdated                     // Describe tells keys that were in force earlier, now and then or for a spell
 	Strangers                    // a foreign key that is adopted where a keyring was lost is answered for from then on
+
+	allPowers = Strangers<<1 - 1
 )
 
 var powerNames = []string{"differ", "reload", "override", "stale", "delete", "restore", "edit", "outdated", "strangers"}
@@ -85,7 +87,7 @@ func (w *World) empower() {
 		w.powers &^= Outdated // which key went nobody knows after it, and adoption rests on Describe
 	}
 	w.told = w.truth.Propagation
-	w.storm = w.has(Reload) && w.draw(4) == 0
+	w.storm = w.has(Reload) && w.draw(6) == 0
 	w.single = w.draw(3) == 0
 	w.standby = w.draw(2) == 0
 }
@@ -157,13 +159,14 @@ func (r *replica) reload() {
 // operate is what somebody with a shell does to the keyring.
 func (w *World) operate() {
 	v := &w.vault
-	latest := v.snapshot()
-	if v.down {
+	if v.down || w.powers&(Override|Delete|Restore|Edit) == 0 {
 		return
 	}
+	latest := v.snapshot()
 	if v.deleted && latest.Version > 0 && w.draw(8) == 0 {
 		v.deleted = false
 		w.say("the keyring is undeleted")
+		w.resume()
 		return
 	}
 	k := latest.Keyring

@@ -171,7 +171,7 @@ func (w *World) Run(d time.Duration) {
 			for _, r := range w.replicas {
 				r.reload()
 			}
-			w.nextStorm = w.now.Add(45 * time.Second)
+			w.nextStorm = w.now.Add(time.Minute)
 			continue
 		}
 		if next == nil {
@@ -323,9 +323,9 @@ func (w *World) Settle() {
 	w.say("all mishaps end")
 	w.nextStorm = w.now
 	w.resume()
-	w.Run(10 * time.Hour)
+	w.Run(6 * time.Hour)
 	w.demand()
-	w.Run(26 * time.Hour)
+	w.Run(20 * time.Hour)
 	if w.violation != "" {
 		return
 	}
@@ -360,7 +360,7 @@ func (w *World) Settle() {
 // resume has somebody end what holds rotations up.
 func (w *World) resume() {
 	k := w.vault.snapshot().Keyring
-	if k == nil || k.Overrides == nil || !k.Overrides.Paused {
+	if !w.calm || k == nil || k.Overrides == nil || !k.Overrides.Paused {
 		return
 	}
 	o := *k.Overrides
