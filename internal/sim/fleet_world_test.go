@@ -65,8 +65,11 @@ func newFleet(seed uint64, n int) *fleet {
 	return f
 }
 
-// crowd is how many keys one daemon may have pending at one time. The caller holds f.mu.
-func (f *fleet) crowd() int { return int(limit * (f.policy.Propagation + time.Minute).Seconds()) }
+// crowd is how many keys one daemon may have pending at one time, with those that wait for something else
+// than their turn, and take no room. The caller holds f.mu.
+func (f *fleet) crowd() int {
+	return int(limit * (f.policy.Propagation + time.Minute).Seconds() * 5 / 4)
+}
 
 // count counts the keys that are pending. The caller holds f.mu.
 func (f *fleet) count(was, is *rotator.Keyring) {

@@ -111,7 +111,7 @@ func (m Mutant) remembers(r *replica, down bool) (rotator.Snapshot, bool) {
 
 // holdsBack reports whether the engine is not told yet that a key is asked for.
 func (m Mutant) holdsBack(w *World) bool {
-	k := w.vault.snapshot().Keyring
+	k := w.vault.latest()
 	return m == DemandWaitsForDrift && k != nil && !k.CallbackKey().Equal(w.tencent.inForce)
 }
 
@@ -130,11 +130,13 @@ func unnoted(k *rotator.Keyring) string {
 }
 
 // onConflict is called when a write's check-and-set has failed.
-func (m Mutant) onConflict(w *World, k *rotator.Keyring, current int64) (took bool, number int64) {
+func (m Mutant) onConflict(r *replica, k *rotator.Keyring, current int64) (took bool, number int64) {
+	w := r.w
 	switch m {
 	case RevisionByContent:
-		if latest := w.vault.snapshot(); latest.Keyring != nil && content(latest.Keyring) == content(k) {
+		if latest := w.vault.latest(); latest != nil && content(latest) == content(k) {
 			w.say("the mutant takes version %d for its own write", current)
+			r.wrote = w.vault.latest()
 			return true, current
 		}
 	case TrustLostCAS:

@@ -22,12 +22,14 @@ const (
 	Restore                      // an older version is written over the keyring
 	Edit                         // callback_key and accept are changed by hand
 	Outdated                     // Describe tells keys that were in force earlier, now and then or for a spell
+	Midway                       // a backup may have been made in the middle of a rotation
+	Rival                        // somebody else sets keys again and again, within minutes
 	Strangers                    // a foreign key that is adopted where a keyring was lost is answered for from then on
 
 	allPowers = Strangers<<1 - 1
 )
 
-var powerNames = []string{"differ", "reload", "override", "stale", "delete", "restore", "edit", "outdated", "strangers"}
+var powerNames = []string{"differ", "reload", "override", "stale", "delete", "restore", "edit", "outdated", "midway", "rival", "strangers"}
 
 // ParsePowers reads names with commas between them.
 func ParsePowers(names string) (p Powers, err error) {
@@ -67,7 +69,7 @@ const longestEvery = 3 * time.Hour
 // empower draws what this world can do.
 func (w *World) empower() {
 	for i := range powerNames {
-		if w.draw(2) == 0 {
+		if w.draw(5) < 2 {
 			w.powers |= 1 << i
 		}
 	}
@@ -111,7 +113,7 @@ func (w *World) configured(n int) config {
 		p.PropagationSet = p.PropagationSet || (n == 0 && !w.allKnow)
 		p.Grace = pick(w, 10*time.Minute, 30*time.Minute, time.Hour)
 		p.AttemptLimit = pick(w, 20*time.Minute, time.Hour, 2*time.Hour)
-		p.Reconcile = pick(w, 5*time.Minute, 10*time.Minute, 20*time.Minute)
+		p.Reconcile = pick(w, 10*time.Minute, 15*time.Minute, 20*time.Minute)
 		p.KeyLength = pick(w, 32, 48, 64)
 		p.OnDrift = pick(w, rotator.Reassert, rotator.Reassert, rotator.AlarmOnly)
 		if w.adopts {
@@ -162,14 +164,13 @@ func (w *World) operate() {
 	if v.down || w.powers&(Override|Delete|Restore|Edit) == 0 {
 		return
 	}
-	latest := v.snapshot()
-	if v.deleted && latest.Version > 0 && w.draw(8) == 0 {
+	if v.deleted && len(v.versions) > v.life && w.draw(8) == 0 {
 		v.deleted = false
 		w.say("the keyring is undeleted")
 		w.resume()
 		return
 	}
-	k := latest.Keyring
+	k := v.latest()
 	if k == nil {
 		return
 	}
@@ -178,7 +179,7 @@ func (w *World) operate() {
 		w.override(k)
 	case w.has(Delete) && w.mishap(500):
 		v.deleted = true
-		w.say("version %d of the keyring is deleted", latest.Version)
+		w.say("the latest version of the keyring is deleted")
 	case w.has(Delete) && k.Pending() == nil && w.mishap(300):
 		w.begin()
 	case w.has(Restore) && w.mishap(300):
@@ -307,6 +308,9 @@ func (w *World) restore() {
 	lived := v.versions[v.life:]
 	k := lived[w.draw(uint64(len(lived)))].k.Clone()
 	if p := k.Overrides; k.Edited || (p != nil && p.Propagation != nil && *p.Propagation < w.truth.Propagation) {
+		return
+	}
+	if k.Pending() != nil && !w.has(Midway) {
 		return
 	}
 	w.epoch++

@@ -77,9 +77,9 @@ func huntReceiver(t *testing.T, mutant bool) (readings int, found bool) {
 // it had staged when there were too many.
 func huntWave(t *testing.T, mutant bool) (staged int, found bool) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(1, 1500)
+		f := newFleet(1, 2000)
 		f.calm, f.unpaced, f.policy.Propagation = true, mutant, 4*time.Second
-		due := time.Now().Add(7 * time.Minute)
+		due := time.Now().Add(9 * time.Minute)
 		f.join(t, "r0", due)
 		time.Sleep(time.Until(due.Add(time.Minute)))
 		f.stopAll()

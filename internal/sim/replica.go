@@ -28,7 +28,8 @@ type replica struct {
 	node   *rotator.Snapshot // what its node of Vault tells, if that is no longer the leader
 	told   rotator.Snapshot  // what it read or wrote last
 	toldAt time.Time
-	epoch  int // of its last write
+	epoch  int              // of its last write, and
+	wrote  *rotator.Keyring // what that was; nil: nothing since a key was sent
 
 	stopping bool           // it is to end its visit after the step in hand
 	asked    rotator.Reason // what a mutant holds back

@@ -21,7 +21,7 @@ func options(seed uint64) Options {
 		panic(err)
 	}
 	if os.Getenv("TIWKEYD_SIM_WITHOUT") == "" {
-		without = Strangers // which finds what is not mended yet
+		without = Strangers | Midway // which find what is not mended yet
 	}
 	return Options{Seed: seed, Replicas: 1 + int(seed%5), Without: without}
 }

@@ -75,6 +75,7 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 	if k.IsZero() {
 		w.fail("I4: an empty key is sent")
 	}
+	w.rests(a.r)
 	a.r.interlude()
 	// What the real client does last: the deadline by this machine's clocks, then it is signed and sent.
 	if !w.Mutant.ignoresDeadlines() && clock(a).passed(ctx) {
@@ -88,6 +89,20 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 	}
 	id, err := a.set(k)
 	return id, w.Mutant.answer(err)
+}
+
+// rests checks that each request rests on a write of its own: else the keyring does not count it. Of the
+// mutants only one is to be found by that: the others have to do harm.
+func (w *World) rests(r *replica) {
+	k := r.wrote
+	r.wrote = nil
+	if w.Mutant != "" && w.Mutant != RevisionByContent {
+		return
+	}
+	if k == nil || w.sent == k {
+		w.fail("I3: %s sends a key with no write of its own", r.name)
+	}
+	w.sent = k
 }
 
 // set is what Tencent and the way to it make of a request that is in order.

@@ -76,6 +76,14 @@ func (v *vault) snapshot() rotator.Snapshot {
 	return v.at(n)
 }
 
+// latest is snapshot's keyring, not to be changed.
+func (v *vault) latest() *rotator.Keyring {
+	if n := len(v.versions) - 1; n >= v.life && !v.deleted {
+		return v.versions[n].k
+	}
+	return nil
+}
+
 // at is what there was: nothing before the first version.
 func (v *vault) at(n int) rotator.Snapshot {
 	if n < 0 {
@@ -87,8 +95,7 @@ func (v *vault) at(n int) rotator.Snapshot {
 // past reports whether a read of a keyring may not arrive any more: of one that was deleted with its
 // metadata, once the one that was made anew has come to its version.
 func (v *vault) past(s rotator.Snapshot) bool {
-	latest := v.snapshot().Version
-	if s.Keyring == nil || v.lives == 0 || s.Version > latest {
+	if s.Keyring == nil || v.lives == 0 || s.Version > v.snapshot().Version {
 		return false
 	}
 	for _, x := range v.versions[v.life:] {
@@ -186,7 +193,7 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 	}
 	was := v.snapshot()
 	if current := was.Version; current != cas {
-		if took, number := w.Mutant.onConflict(w, k, current); took {
+		if took, number := w.Mutant.onConflict(s.r, k, current); took {
 			return number, nil
 		}
 		return 0, rotator.ErrConflict
@@ -214,10 +221,12 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 // put makes a version readable, and checks I5: a key becomes the current one only if Tencent
 // was found to sign with it.
 func (w *World) put(r *replica, k *rotator.Keyring, number int64) {
-	before := w.vault.snapshot().Keyring
+	before := w.vault.latest()
 	w.vault.mended(w.now)
 	w.vault.versions = append(w.vault.versions, version{k.Clone(), number, w.now})
-	r.told, r.toldAt = w.vault.at(len(w.vault.versions)-1), w.now
+	last := w.vault.versions[len(w.vault.versions)-1]
+	r.told, r.toldAt = rotator.Snapshot{Keyring: last.k, Version: number, Written: w.now}, w.now
+	r.wrote = last.k
 	if w.vault.deleted { // what was sent before may not be in what was adopted
 		w.vault.deleted = false
 		w.epoch++

@@ -54,6 +54,7 @@ type World struct {
 	lie        *rotator.Key // what Describe tells
 	alternates bool
 	nextStorm  time.Time
+	sent       *rotator.Keyring // the write that the last request rests on
 
 	occasions int   // of a mishap, so far
 	mishaps   []int // the occasions that were taken
@@ -278,7 +279,7 @@ func (w *World) mischief() {
 		v.down = true
 		v.outages = append(v.outages, span{from: w.now})
 		w.say("Vault is sealed")
-	case w.mishap(300) && len(v.versions) > 0:
+	case (w.mishap(300) || (w.has(Rival) && w.mishap(60))) && len(v.versions) > 0:
 		t.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
 		w.know(t.inForce)
 		t.foreign = true
@@ -310,7 +311,7 @@ func (w *World) mendVault() {
 	w.say("Vault is unsealed")
 }
 
-// Settle ends all mishaps, gives the world a day, and checks what must have come to rest: I2
+// Settle ends all mishaps, gives the world twenty hours, and checks what must have come to rest: I2
 // and I3.
 func (w *World) Settle() {
 	w.calm, w.tencent.barred = true, false
@@ -323,9 +324,9 @@ func (w *World) Settle() {
 	w.say("all mishaps end")
 	w.nextStorm = w.now
 	w.resume()
-	w.Run(6 * time.Hour)
+	w.Run(4 * time.Hour)
 	w.demand()
-	w.Run(20 * time.Hour)
+	w.Run(16 * time.Hour)
 	if w.violation != "" {
 		return
 	}
