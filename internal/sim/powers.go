@@ -22,7 +22,7 @@ const (
 	Restore                      // an older version is written over the keyring
 	Edit                         // callback_key and accept are changed by hand
 	Outdated                     // Describe tells keys that were in force earlier, now and then or for a spell
-	Midway                       // a backup may have been made in the middle of a rotation
+	Midway                       // keyrings are edited in the middle of a rotation, and backups may have been made there
 	Rival                        // somebody else sets keys again and again, within minutes
 	Strangers                    // a foreign key that is adopted where a keyring was lost is answered for from then on
 
@@ -184,7 +184,7 @@ func (w *World) operate() {
 		w.begin()
 	case w.has(Restore) && w.mishap(300):
 		w.restore()
-	case w.has(Edit) && w.mishap(200):
+	case w.has(Edit) && (k.Pending() == nil || w.has(Midway)) && w.mishap(150):
 		e := k.Clone()
 		e.Edited = true
 		w.write("somebody with an editor", e)
