@@ -60,7 +60,7 @@ func newFleet(seed uint64, n int) *fleet {
 		key := rotator.NewKey("before", fmt.Sprint("key-from-before-", i))
 		k := &rotator.Keyring{Target: t, RotatedAt: at, Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
 		f.targets = append(f.targets, t)
-		f.rings[t] = &ring{versions: []version{{k, 1, at}}, inForce: key}
+		f.rings[t] = &ring{versions: []version{{k: k, number: 1, from: at}}, inForce: key}
 	}
 	return f
 }
@@ -225,7 +225,7 @@ func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring
 			f.fail("I5: %s: %s became the current key and was never in force", t, k.CallbackKey())
 		}
 		f.count(last.k, k)
-		r.versions = append(r.versions, version{k.Clone(), cas + 1, time.Now()})
+		r.versions = append(r.versions, version{k: k.Clone(), number: cas + 1, from: time.Now()})
 		f.check(t)
 		if f.mishap(5000) { // the answer is lost
 			err = errAway

@@ -144,7 +144,7 @@ func (m Mutant) onConflict(r *replica, k *rotator.Keyring, current int64) (took 
 		return true, current
 	case LeaseForSafety:
 		w.say("the mutant overwrites version %d", current)
-		w.vault.versions = append(w.vault.versions, version{k.Clone(), current + 1, w.now})
+		w.vault.versions = append(w.vault.versions, version{k: k.Clone(), number: current + 1, from: w.now})
 		w.check()
 		return true, current + 1
 	}

@@ -198,7 +198,7 @@ func (w *World) operate() {
 func (w *World) write(who string, k *rotator.Keyring) {
 	v := &w.vault
 	v.mended(w.now)
-	v.versions = append(v.versions, version{k.Clone(), v.snapshot().Version + 1, w.now})
+	v.versions = append(v.versions, version{k.Clone(), v.snapshot().Version + 1, w.now, w.undoing})
 	w.say("%s writes version %d: accept %v", who, v.snapshot().Version, k.Accept())
 	w.check()
 }

@@ -23,6 +23,7 @@ type version struct {
 	k      *rotator.Keyring
 	number int64
 	from   time.Time
+	undone bool // another one is put back in its place at once
 }
 
 // span is a spell in which nobody could read; to is zero while it lasts.
@@ -204,7 +205,9 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 			return 0, errAway // it is assumed that it does not arrive so late
 		case !w.single:
 			w.say("%s writes over a keyring that was made anew, and puts it back", s.r.name)
+			w.undoing = true
 			w.named("the store of "+s.r.name, k)
+			w.undoing = false
 			w.named("the store of "+s.r.name, was.Keyring)
 			return 0, rotator.ErrAnotherLife
 		}
@@ -223,7 +226,7 @@ func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, ca
 func (w *World) put(r *replica, k *rotator.Keyring, number int64) {
 	before := w.vault.latest()
 	w.vault.mended(w.now)
-	w.vault.versions = append(w.vault.versions, version{k.Clone(), number, w.now})
+	w.vault.versions = append(w.vault.versions, version{k: k.Clone(), number: number, from: w.now})
 	last := w.vault.versions[len(w.vault.versions)-1]
 	r.told, r.toldAt = rotator.Snapshot{Keyring: last.k, Version: number, Written: w.now}, w.now
 	r.wrote = last.k

@@ -54,6 +54,7 @@ type World struct {
 	lie        *rotator.Key // what Describe tells
 	alternates bool
 	nextStorm  time.Time
+	undoing    bool             // what is written is put back at once
 	sent       *rotator.Keyring // the write that the last request rests on
 
 	occasions int   // of a mishap, so far
@@ -238,8 +239,8 @@ func (w *World) check() {
 	}
 	for i := len(versions) - 1; i >= 0; i-- {
 		v := versions[i]
-		if v.k.Edited {
-			// what an editor made of it is not ours to answer for
+		if v.k.Edited || (v.undone && !w.has(Midway)) {
+			// what an editor made of it is not ours to answer for, nor is a write that was undone at once
 		} else if t.inForce.IsZero() {
 			if !v.k.AcceptUnsigned {
 				return // deleted by hand
