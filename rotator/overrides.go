@@ -41,6 +41,9 @@ func (k *Keyring) With(o Overrides) *Keyring {
 	if o.isZero() {
 		n.Overrides = nil
 	}
+	if e := n.Pending(); e != nil && k.Edited {
+		e.Renewed++ // it can be read only now, as by restored
+	}
 	return n
 }
 

@@ -36,6 +36,9 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.wait = p.waitFor(s.Keyring)
 	lost := e.lost(tr, began, 3*probe(tr.wait))
 	now := e.moment()
+	if was, is := tr.snap.Keyring, s.Keyring; was != nil && is != nil && s.Version != tr.snap.Version && is.Revision == was.Revision && is.Revision != "" {
+		lost = now.steady // somebody wrote an older version back: what was there in between nobody knows
+	}
 	var pend, cur Key
 	renewed := 0
 	if s.Keyring != nil {

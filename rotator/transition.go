@@ -14,7 +14,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 	if k == nil {
 		n := &Keyring{Target: t, AcceptUnsigned: key.IsZero()}
 		if !key.IsZero() {
-			n.Keys = []Entry{{Key: key.Named(id), State: Current, CreatedAt: now, ActivatedAt: now}}
+			n.Keys = []Entry{foreign(key, id, now, p)}
 		}
 		if p.PropagationSet {
 			return n.raised(p)
@@ -30,9 +30,14 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 		e.State, e.ActivatedAt, e.AcceptUntil, e.Confirmed = Current, now, time.Time{}, false
 		return n
 	}
-	// Receivers come to know a foreign key only now, and other replicas' clocks may be ahead.
-	n.Keys = append(n.Keys, Entry{Key: key.Named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now})
+	n.Keys = append(n.Keys, foreign(key, id, now, p))
 	return n
+}
+
+// foreign is a key that was found in force: receivers come to know it only now, and other replicas' clocks may
+// be ahead.
+func foreign(key Key, id string, now time.Time, p *Policy) Entry {
+	return Entry{Key: key.Named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now}
 }
 
 func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
@@ -46,7 +51,9 @@ func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
 func (k *Keyring) restored(now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
-		e.PushAfter = later(e.PushAfter, now.Add(p.propagation(e)))
+		wait := p.propagation(e)
+		e.CreatedAt = later(e.CreatedAt, now)
+		e.PushAfter = e.CreatedAt.Add(wait)
 		e.Renewed++
 	}
 	return n

@@ -37,7 +37,11 @@ func (f *fleet) join(t *testing.T, name string, due ...time.Time) *member {
 	}
 	p := f.policy
 	p.Owner = name
-	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: m.dueAt, LookRate: limit / 4, StageRate: limit, Share: m.share, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
+	rate := float64(limit)
+	if f.unpaced {
+		rate = 0
+	}
+	e, err := rotator.New(rotator.Options{Store: m, API: m, Policy: p, Due: m.dueAt, LookRate: limit / 4, StageRate: rate, Share: m.share, Clock: skewed{rotator.NewSystemClock(), m.skew}, Events: m.hear})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,10 @@ type fleet struct {
 	members []*member
 	fault   string // the first violation
 
+	unpaced bool // a mutant: the daemons know of no rate that bounds what is staged
+
 	calls, limited, mishaps    int
+	pending, most, staged      int // keys, the most of them at one time, and those that were staged until too many were
 	reads, writes, conflicts   int
 	commits, rollbacks, visits int
 	lateness                   map[rotator.Target]time.Duration // the worst, from when a key was ready to when it was in force
@@ -57,9 +60,29 @@ func newFleet(seed uint64, n int) *fleet {
 		key := rotator.NewKey("before", fmt.Sprint("key-from-before-", i))
 		k := &rotator.Keyring{Target: t, RotatedAt: at, Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
 		f.targets = append(f.targets, t)
-		f.rings[t] = &ring{versions: []version{{k, 1, at}}, inForce: key}
+		f.rings[t] = &ring{versions: []version{{k: k, number: 1, from: at}}, inForce: key}
 	}
 	return f
+}
+
+// crowd is how many keys one daemon may have pending at one time, with those that wait for something else
+// than their turn, and take no room. The caller holds f.mu.
+func (f *fleet) crowd() int {
+	return int(limit * (f.policy.Propagation + time.Minute).Seconds() * 5 / 4)
+}
+
+// count counts the keys that are pending. The caller holds f.mu.
+func (f *fleet) count(was, is *rotator.Keyring) {
+	switch {
+	case was.Pending() == nil && is.Pending() != nil:
+		f.pending++
+		if f.most <= f.crowd() {
+			f.staged++
+		}
+	case was.Pending() != nil && is.Pending() == nil:
+		f.pending--
+	}
+	f.most = max(f.most, f.pending)
 }
 
 // mishap reports whether something goes wrong here, once in so many. The caller holds f.mu.
@@ -201,7 +224,8 @@ func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring
 		if !k.CallbackKey().Equal(last.k.CallbackKey()) && !slices.ContainsFunc(r.former, k.CallbackKey().Equal) {
 			f.fail("I5: %s: %s became the current key and was never in force", t, k.CallbackKey())
 		}
-		r.versions = append(r.versions, version{k.Clone(), cas + 1, time.Now()})
+		f.count(last.k, k)
+		r.versions = append(r.versions, version{k: k.Clone(), number: cas + 1, from: time.Now()})
 		f.check(t)
 		if f.mishap(5000) { // the answer is lost
 			err = errAway

@@ -15,8 +15,11 @@ import (
 // replica is a daemon on a machine with a clock of its own.
 type replica struct {
 	w      *World
+	n      int
 	name   string
+	config config
 	engine *rotator.Engine
+	log    *slog.Logger
 	next   time.Time
 	busy   bool
 	skew   time.Duration     // of its clock, within what replicas may disagree by
@@ -24,6 +27,13 @@ type replica struct {
 	still  bool              // it is paused with all its clocks, and nobody sets them
 	stood  time.Duration     // for how long its steady clock stood still
 	node   *rotator.Snapshot // what its node of Vault tells, if that is no longer the leader
+	told   rotator.Snapshot  // what it read or wrote last
+	toldAt time.Time
+	epoch  int              // of its last write, and
+	wrote  *rotator.Keyring // what that was; nil: nothing since a key was sent
+
+	stopping bool           // it is to end its visit after the step in hand
+	asked    rotator.Reason // what a mutant holds back
 }
 
 // crash is what a killed replica panics with.
@@ -34,17 +44,43 @@ func (r *replica) now() time.Time { return r.w.now.Add(r.skew + r.jump) }
 
 // restart gives it an engine that remembers nothing.
 func (r *replica) restart() {
-	var log *slog.Logger // without one a world costs half as much
-	if !r.w.quiet {
-		log = slog.New(slog.NewTextHandler(reader{r.w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if !r.w.quiet { // without a log a world costs half as much
+		r.log = slog.New(slog.NewTextHandler(reader{r.w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	e, err := rotator.New(rotator.Options{Store: store{r}, API: api{r}, Clock: clock{r}, Random: random{r.w}, Policy: r.w.policy, Log: log,
-		Due:    func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(every) },
-		Events: r.tell})
+	r.config, r.told, r.stopping = r.w.configured(r.n), rotator.Snapshot{}, false
+	r.engine = r.newEngine()
+}
+
+func (r *replica) newEngine() *rotator.Engine {
+	e, err := rotator.New(r.options())
 	if err != nil {
 		panic(err)
 	}
-	r.engine = e
+	return e
+}
+
+// ask has somebody ask for a new key.
+func (r *replica) ask(reason rotator.Reason) {
+	if r.asked = reason; !r.w.Mutant.holdsBack(r.w) {
+		r.asked = ""
+		r.engine.Ask(reason, r.w.target)
+	}
+	if !r.busy && r.next.Before(never) {
+		r.next = r.w.now
+	}
+}
+
+// stopper is a context that ends when a replica is to end its visit.
+type stopper struct {
+	context.Context
+	r *replica
+}
+
+func (s stopper) Err() error {
+	if s.r.stopping {
+		return context.Canceled
+	}
+	return nil
 }
 
 func (r *replica) tell(ev rotator.Event) {
@@ -64,6 +100,9 @@ func (r *replica) tell(ev rotator.Event) {
 	}
 	if ev.Kind == rotator.Done && ev.Step == rotator.StepCommit {
 		r.w.commits++
+	}
+	if ev.Kind == rotator.Done && ev.Step == rotator.StepStage {
+		r.w.stages++
 	}
 	if ev.Kind == rotator.Done && ev.Step == rotator.StepRollback {
 		r.w.rollbacks++
@@ -97,6 +136,9 @@ func (r *replica) visit() {
 	if r.busy {
 		return
 	}
+	if r.asked != "" {
+		r.ask(r.asked)
+	}
 	r.busy = true
 	defer func() {
 		r.busy = false
@@ -108,8 +150,15 @@ func (r *replica) visit() {
 			r.restart()
 			r.next = r.w.now.Add(time.Duration(r.w.draw(300)) * time.Second)
 		}
+		switch {
+		case r.w.now.Before(r.w.anew):
+			r.stopping = false
+			r.leave()
+		case r.stopping:
+			r.reload()
+		}
 	}()
-	next := r.engine.Visit(background, r.w.target)
+	next := r.engine.Visit(stopper{background, r}, r.w.target)
 	r.next = next.Add(-r.skew - r.jump)
 	if least := r.w.now.Add(100 * time.Millisecond); r.next.Before(least) {
 		r.next = least
@@ -126,6 +175,8 @@ func (r *replica) interlude() {
 	case w.calm:
 	case w.mishap(60):
 		panic(crash{})
+	case w.has(Reload) && w.mishap(100):
+		r.reload()
 	case w.depth < 4 && w.mishap(25): // a pause, of seconds to hours
 		w.depth++
 		pause := time.Duration(w.draw(400)) * time.Second
@@ -165,14 +216,14 @@ func (r *replica) turnClock() {
 		}
 	}
 	w.say("%s has its clock wrong by %s", r.name, r.jump)
-	if !r.busy {
+	if !r.busy && r.next.Before(never) && !w.now.Before(w.anew) {
 		r.next = w.now
 	}
 }
 
 func (r *replica) rightClock() {
 	r.jump = 0
-	if !r.busy {
+	if !r.busy && r.next.Before(never) && !r.w.now.Before(r.w.anew) {
 		r.next = r.w.now
 	}
 }

@@ -22,6 +22,7 @@ type flight struct {
 	from           string
 	key            rotator.Key
 	arrive, signed time.Time
+	epoch          int
 }
 
 // sign has callbacks signed with another key from now on.
@@ -74,6 +75,7 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 	if k.IsZero() {
 		w.fail("I4: an empty key is sent")
 	}
+	w.rests(a.r)
 	a.r.interlude()
 	// What the real client does last: the deadline by this machine's clocks, then it is signed and sent.
 	if !w.Mutant.ignoresDeadlines() && clock(a).passed(ctx) {
@@ -89,6 +91,20 @@ func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (strin
 	return id, w.Mutant.answer(err)
 }
 
+// rests checks that each request rests on a write of its own: else the keyring does not count it. Of the
+// mutants only one is to be found by that: the others have to do harm.
+func (w *World) rests(r *replica) {
+	k := r.wrote
+	r.wrote = nil
+	if w.Mutant != "" && w.Mutant != RevisionByContent {
+		return
+	}
+	if k == nil || w.sent == k {
+		w.fail("I3: %s sends a key with no write of its own", r.name)
+	}
+	w.sent = k
+}
+
 // set is what Tencent and the way to it make of a request that is in order.
 func (a api) set(k rotator.Key) (string, error) {
 	w, signed := a.r.w, a.r.now()
@@ -100,14 +116,14 @@ func (a api) set(k rotator.Key) (string, error) {
 	case w.mishap(9):
 		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
 	case w.mishap(9):
-		w.apply(k)
+		w.apply(k, a.r.epoch)
 		return "", refusal(rotator.Doubtful, "InternalError")
 	case w.mishap(9): // it arrives as late as its signature allows
-		w.tencent.inFlight = append(w.tencent.inFlight, flight{a.r.name, k, w.now.Add(time.Duration(w.draw(420)) * time.Second), signed})
+		w.tencent.inFlight = append(w.tencent.inFlight, flight{a.r.name, k, w.now.Add(time.Duration(w.draw(420)) * time.Second), signed, a.r.epoch})
 		a.r.interlude()
 		return "", refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
-	w.apply(k)
+	w.apply(k, a.r.epoch)
 	a.r.interlude()
 	return "id", nil
 }
@@ -119,14 +135,14 @@ func (a api) KeyInForce(context.Context, rotator.Target) (rotator.Key, error) {
 	switch {
 	case a.expired():
 		return rotator.Key{}, refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
-	case t.forbidden && len(w.vault.versions) > 0:
+	case t.forbidden && w.vault.snapshot().Keyring != nil: // else somebody grants it, to have the key adopted
 		return rotator.Key{}, &rotator.APIError{Class: rotator.Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
 	case t.barred:
 		return rotator.Key{}, refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
 	case w.mishap(6):
 		return rotator.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
-	seen := w.Mutant.sees(w)
+	seen := w.Mutant.sees(a.r)
 	a.r.interlude() // the answer grows old on its way
 	if seen.IsZero() {
 		return rotator.Key{}, nil

@@ -22,6 +22,7 @@ type Options struct {
 	Seed     uint64
 	Replicas int    // 1 to 5
 	Mutant   Mutant // a fault built into the protocol on purpose; "" is the protocol as it is
+	Without  Powers // that the world does not have, whatever its seed says
 
 	// Allow, if not nil, has only these of the mishaps happen that would happen, by the number
 	// of the occasion. It is how a history is made small.
@@ -33,9 +34,28 @@ type World struct {
 	Options
 	now    time.Time
 	target rotator.Target
-	policy rotator.Policy // of the engines
+	base   rotator.Policy // of the engines, where they do not differ
 	truth  rotator.Policy // of the receivers and of Tencent
 	calm   bool           // no more mishaps
+
+	powers  Powers
+	allKnow bool          // every process is told how late receivers are
+	told    time.Duration // what those are told at least that know it
+	slowest time.Duration // how late receivers may become
+	adopts  bool          // some replica may adopt foreign keys
+	storm   bool          // reloads do not end
+	single  bool          // Vault keeps one version: what a write replaced nobody can see
+	standby bool          // nodes that tell older versions pass writes on
+
+	floor      time.Time    // no receiver's view is older
+	unclaimed  time.Time    // nothing is claimed while a receiver's view is as old
+	anew       time.Time    // when the target is served again
+	epoch      int          // of what is sent: before and after a keyring was lost or restored
+	lie        *rotator.Key // what Describe tells
+	alternates bool
+	nextStorm  time.Time
+	undoing    bool             // what is written is put back at once
+	sent       *rotator.Keyring // the write that the last request rests on
 
 	occasions int   // of a mishap, so far
 	mishaps   []int // the occasions that were taken
@@ -53,6 +73,7 @@ type World struct {
 	events    int
 	commits   int
 	rollbacks int
+	stages    int
 }
 
 // simStart is when every world begins.
@@ -60,6 +81,9 @@ var simStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // signatureLife is how long Tencent honours a signed request.
 const signatureLife = 5 * time.Minute
+
+// never is when replicas come that do not come by themselves.
+var never = simStart.Add(1000 * 24 * time.Hour)
 
 // every is the schedule: a rotation is due so long after the last.
 const every = 2 * time.Hour
@@ -79,12 +103,17 @@ func newWorld(o Options, quiet bool) *World {
 	}
 	w.know(w.tencent.inForce)
 	w.tencent.forbidden = w.draw(8) == 0 && !w.tencent.inForce.IsZero()
-	w.policy = w.Mutant.policy(w.truth)
+	w.base = w.truth
+	w.empower()
 	for i := range o.Replicas {
-		r := &replica{w: w, name: string(rune('A' + i)), next: w.now, skew: time.Duration(int(w.draw(181))-90) * time.Second}
+		r := &replica{w: w, n: i, name: string(rune('A' + i)), next: w.now, skew: time.Duration(int(w.draw(181))-90) * time.Second}
+		if i > 0 && !w.allKnow {
+			r.next = never
+		}
 		w.replicas = append(w.replicas, r)
 		r.restart()
 	}
+	w.say("the world has %s; receivers are up to %s late, and all are told: %t", w.powers, w.truth.Propagation, w.allKnow)
 	return w
 }
 
@@ -139,6 +168,14 @@ func (w *World) Run(d time.Duration) {
 				next = r
 			}
 		}
+		if w.storm && w.calm && !w.nextStorm.After(end) && (next == nil || !w.nextStorm.After(next.next)) {
+			w.advance(max(0, w.nextStorm.Sub(w.now)))
+			for _, r := range w.replicas {
+				r.reload()
+			}
+			w.nextStorm = w.now.Add(time.Minute)
+			continue
+		}
 		if next == nil {
 			w.advance(max(0, end.Sub(w.now)))
 			return
@@ -161,20 +198,23 @@ func (w *World) advance(d time.Duration) {
 		}
 		if age := w.now.Sub(f.signed); age.Abs() <= signatureLife {
 			w.say("a late request of %s sets %s", f.from, f.key)
-			w.apply(f.key)
+			w.apply(f.key, f.epoch)
 		}
 	}
 	w.now = end
 	w.check()
 }
 
-// apply has Tencent sign with another key.
-func (w *World) apply(k rotator.Key) {
+// apply has Tencent sign with another key, which was sent in an epoch.
+func (w *World) apply(k rotator.Key, epoch int) {
 	if k.IsZero() {
 		w.fail("I4: an empty key was set")
 	}
 	if !k.Equal(w.tencent.inForce) {
 		w.tencent.foreign = false // setting a foreign key that was adopted again makes it no older
+	}
+	if epoch != w.epoch {
+		w.tencent.foreign = true
 	}
 	w.tencent.sign(k)
 	w.know(k)
@@ -184,13 +224,24 @@ func (w *World) apply(k rotator.Key) {
 // check is I1: every view that a receiver may have accepts the key in force.
 func (w *World) check() {
 	t, versions := &w.tencent, w.vault.versions
-	if t.foreign || len(versions) == 0 {
+	if len(versions) == 0 {
 		return
 	}
-	oldest := w.vault.oldestView(w.now, &w.truth)
+	oldest := w.oldestView()
+	if !w.vault.away() {
+		w.slower(oldest)
+	}
+	if t.foreign && !w.vault.away() && w.everyView(oldest) {
+		t.foreign = false // it was put right, or adopted
+	}
+	if t.foreign || oldest.Before(w.unclaimed) {
+		return
+	}
 	for i := len(versions) - 1; i >= 0; i-- {
 		v := versions[i]
-		if t.inForce.IsZero() {
+		if v.k.Edited || (v.undone && !w.has(Midway)) {
+			// what an editor made of it is not ours to answer for, nor is a write that was undone at once
+		} else if t.inForce.IsZero() {
 			if !v.k.AcceptUnsigned {
 				return // deleted by hand
 			}
@@ -204,9 +255,24 @@ func (w *World) check() {
 	}
 }
 
+// everyView reports whether the key in force is the current one of every view.
+func (w *World) everyView(oldest time.Time) bool {
+	for i := len(w.vault.versions) - 1; i >= 0; i-- {
+		v := w.vault.versions[i]
+		if !v.k.CallbackKey().Equal(w.tencent.inForce) || v.k.Edited {
+			return false
+		}
+		if !v.from.After(oldest) {
+			break
+		}
+	}
+	return !w.tencent.inForce.IsZero()
+}
+
 // mischief is what happens to the world by itself.
 func (w *World) mischief() {
 	v, t := &w.vault, &w.tencent
+	w.operate()
 	switch {
 	case v.down && w.draw(6) == 0:
 		w.mendVault()
@@ -214,7 +280,7 @@ func (w *World) mischief() {
 		v.down = true
 		v.outages = append(v.outages, span{from: w.now})
 		w.say("Vault is sealed")
-	case w.mishap(300) && len(v.versions) > 0:
+	case (w.mishap(300) || (w.has(Rival) && w.mishap(60))) && len(v.versions) > 0:
 		t.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
 		w.know(t.inForce)
 		t.foreign = true
@@ -230,17 +296,23 @@ func (w *World) mischief() {
 	case w.draw(150) == 0 && !w.calm:
 		r := w.replicas[w.draw(uint64(len(w.replicas)))]
 		w.say("%s is told to rotate", r.name)
-		r.engine.Ask(rotator.BySignal, w.target)
+		r.ask(rotator.BySignal)
+	case w.has(Reload) && w.mishap(60):
+		w.replicas[w.draw(uint64(len(w.replicas)))].reload()
 	}
 }
 
 func (w *World) mendVault() {
 	w.vault.down = false
-	w.vault.outages[len(w.vault.outages)-1].to = w.now
+	for i := range w.vault.outages {
+		if o := &w.vault.outages[i]; o.to.IsZero() && !o.emptied {
+			o.to = w.now
+		}
+	}
 	w.say("Vault is unsealed")
 }
 
-// Settle ends all mishaps, gives the world a day, and checks what must have come to rest: I2
+// Settle ends all mishaps, gives the world twenty hours, and checks what must have come to rest: I2
 // and I3.
 func (w *World) Settle() {
 	w.calm, w.tencent.barred = true, false
@@ -251,24 +323,72 @@ func (w *World) Settle() {
 		w.mendVault()
 	}
 	w.say("all mishaps end")
-	w.Run(26 * time.Hour)
+	w.nextStorm = w.now
+	w.resume()
+	w.Run(4 * time.Hour)
+	w.demand()
+	w.Run(16 * time.Hour)
 	if w.violation != "" {
 		return
 	}
-	k := w.vault.versions[len(w.vault.versions)-1].k
+	k := w.vault.snapshot().Keyring
+	if k == nil {
+		w.fail("I2: there is no keyring")
+		return
+	}
+	longest, reconcile := every, w.truth.Reconcile
+	if w.has(Differ | Override) {
+		longest, reconcile = longestEvery, 20*time.Minute
+	}
+	if w.storm {
+		longest += 15 * time.Minute
+	}
 	switch {
 	case k.Current() == nil || !k.Current().Key.Equal(w.tencent.inForce):
 		w.fail("I2: Tencent signs with %s, the keyring says %v", w.tencent.inForce, k.Accept())
-	case w.now.Sub(k.RotatedAt) > every+w.truth.Propagation+w.truth.Reconcile:
+	case w.now.Sub(k.RotatedAt) > longest+max(w.truth.Propagation, 15*time.Minute)+reconcile:
 		w.fail("I2: the last rotation was at %s", k.RotatedAt.Format(time.DateTime))
-	case len(k.Keys) > 3:
+	case len(k.Keys) > 4:
 		w.fail("I3: there are still %d keys", len(k.Keys))
 	}
 	for _, e := range k.Keys {
-		last := e.AcceptUntil.Add(w.truth.Reconcile + w.truth.Timing.RollbackKeep + w.truth.Timing.Skew)
+		last := e.AcceptUntil.Add(reconcile + w.truth.Timing.RollbackKeep + w.truth.Timing.Skew)
 		if e.State == rotator.Previous && w.now.After(last) {
 			w.fail("I3: %s is still accepted, though only until %s", e.Key, e.AcceptUntil.Format("15:04:05"))
 		}
+	}
+}
+
+// resume has somebody end what holds rotations up.
+func (w *World) resume() {
+	k := w.vault.snapshot().Keyring
+	if !w.calm || k == nil || k.Overrides == nil || !k.Overrides.Paused {
+		return
+	}
+	o := *k.Overrides
+	o.Paused = false
+	w.named("tiwkeyd set paused=false", k.With(o))
+}
+
+// demand has somebody set a key, and somebody else ask for a new one: it is staged at once, whatever is
+// in the way of the schedule.
+func (w *World) demand() {
+	if w.violation != "" {
+		return
+	}
+	if k := w.vault.snapshot().Keyring; k == nil || k.Pending() != nil {
+		return // it would be that one
+	}
+	w.tencent.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
+	w.know(w.tencent.inForce)
+	w.tencent.foreign = true
+	w.say("somebody else sets a key")
+	r, asked, staged := w.replicas[w.draw(uint64(len(w.replicas)))], w.now, w.stages
+	w.say("%s is asked for a new key", r.name)
+	r.ask(rotator.ByCommand)
+	w.Run(time.Minute)
+	if k := w.vault.snapshot().Keyring; w.violation == "" && (k == nil || (k.Pending() == nil && w.stages == staged)) {
+		w.fail("I2: a new key was asked for at %s, and none is staged", asked.Format("15:04:05"))
 	}
 }
 
