@@ -332,3 +332,30 @@ func TestCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestWrittenBack: a version that somebody wrote over a newer one does not go on where it ended.
+func TestWrittenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			version  int64
+			revision string
+			anew     bool
+		}{"the same version": {5, "a", false}, "written back": {9, "a", true}, "another write": {9, "b", false}, "of a program that gives no revision": {9, "", false}} {
+			e, _ := engineOn(t, newMemory(), "me", nil, nil)
+			tr, s := e.track(codecTarget), pending().s
+			s.Keyring.Revision = "a"
+			if c.revision == "" {
+				s.Keyring.Revision = ""
+			}
+			e.took(tr, s, e.moment())
+			time.Sleep(time.Second)
+			was := tr.pendingSeen.since
+			s.Keyring = s.Keyring.Clone()
+			s.Version, s.Keyring.Revision = c.version, c.revision
+			if e.took(tr, s, e.moment()); (tr.pendingSeen.since != was) != c.anew {
+				t.Errorf("%s: since %s, before %s", name, tr.pendingSeen.since, was)
+			}
+		}
+	})
+}

@@ -74,6 +74,45 @@ func TestRaised(t *testing.T) {
 	}
 }
 
+// TestRestoredGivesTime: after a change by hand receivers get their time for a pending key anew, no more and no
+// less, on every replica, whoever writes the keyring and whatever the clock says.
+func TestRestoredGivesTime(t *testing.T) {
+	t.Parallel()
+	p := tablePolicy
+	for name, r := range map[string]struct {
+		now     time.Time
+		created time.Time
+	}{"at once": {minute(-7), minute(-7)}, "18 hours later": {minute(18 * 60), minute(18 * 60)}, "by a clock that is behind": {minute(-60), minute(-7)}} {
+		k := pending().s.Keyring
+		k.Edited = true
+		e := one(t, k.restored(r.now, &p), keyP)
+		if !e.CreatedAt.Equal(r.created) || e.PushAfter.Sub(e.CreatedAt) != p.Propagation || e.Renewed != 1 {
+			t.Errorf("%s: created %s, to be set %s later, renewed %d times", name, e.CreatedAt, e.PushAfter.Sub(e.CreatedAt), e.Renewed)
+		}
+		if e := one(t, k.With(Overrides{Paused: true}), keyP); e.Renewed != 1 {
+			t.Errorf("%s: set writes it anew, and receivers do not get their time", name)
+		}
+		k.Rotation.Reason = ByRevoke
+		if e := one(t, k.restored(r.now, &p), keyP); e.Renewed != 0 {
+			t.Errorf("%s: a revocation waits", name)
+		}
+	}
+	if e := one(t, pending().s.Keyring.With(Overrides{}), keyP); e.Renewed != 0 {
+		t.Error("nobody changed it, and receivers get their time anew")
+	}
+}
+
+// TestAdoptedIsForeign: a key that was found in force is not known to receivers yet, with a keyring or without.
+func TestAdoptedIsForeign(t *testing.T) {
+	t.Parallel()
+	p := tablePolicy
+	for name, k := range map[string]*Keyring{"no keyring": nil, "another current key": settled().s.Keyring, "no current key": first().s.Keyring} {
+		if e := k.adopted(codecTarget, keyF, "f", t0, &p).Current(); e.PushAfter.Sub(t0) != p.Propagation+p.Timing.Skew {
+			t.Errorf("%s: known %s after it was adopted", name, e.PushAfter.Sub(t0))
+		}
+	}
+}
+
 func TestCommitted(t *testing.T) {
 	t.Parallel()
 	p := tablePolicy
