@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -82,7 +82,7 @@ func (w *world) adopt() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		s.Keyring.Keys[0].Key = rotator.NewKey("fromscript", w.tiw.KeyInForce(t.SdkAppID, service))
+		s.Keyring.Keys[0].Key = secrets.NewKey("fromscript", w.tiw.KeyInForce(t.SdkAppID, service))
 		if _, err := w.store.Write(context.Background(), t, s.Keyring, s.Version); err != nil {
 			w.t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -32,7 +33,7 @@ import (
 const (
 	secretID, secretKey = "AKIDbench", "bench-secret-key"
 	firstApp            = 1400000000
-	service             = string(rotator.WhiteboardPush)
+	service             = string(secrets.WhiteboardPush)
 	// refresh is how often a receiver reads its keys again. Real ones take minutes; what tiwkeyd is
 	// told of it, and the seconds in which the script's callbacks are refused, go with it.
 	refresh = 10 * time.Second
@@ -46,7 +47,7 @@ type world struct {
 	tiw     *tiwtest.Server
 	tiwURL  string // through what counts
 	proxy   string // Vault, through what counts
-	targets []rotator.Target
+	targets []secrets.Target
 
 	mu       sync.Mutex
 	requests map[string]int // to Vault, by kind
@@ -84,7 +85,7 @@ func newWorld(t *testing.T, n int) *world {
 	}
 	t.Cleanup(w.store.Close)
 	for i := range n {
-		w.targets = append(w.targets, rotator.Target{SdkAppID: firstApp + int64(i), Service: rotator.WhiteboardPush})
+		w.targets = append(w.targets, secrets.Target{SdkAppID: firstApp + int64(i), Service: secrets.WhiteboardPush})
 	}
 	return w
 }
@@ -140,12 +141,12 @@ func (w *world) seed() {
 	w.t.Helper()
 	at := time.Now().Add(-time.Hour)
 	var group sync.WaitGroup
-	next := make(chan rotator.Target)
+	next := make(chan secrets.Target)
 	for range 16 {
 		group.Go(func() {
 			for t := range next {
 				w.tiw.AddApp(t.SdkAppID)
-				key, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+				key, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 				if err != nil {
 					w.t.Error(err)
 				}
@@ -154,7 +155,7 @@ func (w *world) seed() {
 				k := &rotator.Keyring{Target: t, RotatedAt: at, Overrides: &rotator.Overrides{Propagation: new(propagation)},
 					Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, PushAfter: at, ActivatedAt: at, Confirmed: true}}}
 				for range 16 {
-					gone, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+					gone, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 					if err != nil {
 						w.t.Error(err)
 					}
@@ -202,7 +203,7 @@ func (w *world) counts() counts {
 // reader is a receiver: it knows the keys as they were when it last read them.
 type reader struct {
 	w    *world
-	keys func(context.Context, rotator.Target) ([]string, error)
+	keys func(context.Context, secrets.Target) ([]string, error)
 
 	mu   sync.Mutex
 	view map[int64]seen
@@ -217,7 +218,7 @@ type seen struct {
 }
 
 // keyringKeys are the keys that tiwkeyd's receivers accept; scriptKeys the one that the script's know.
-func (w *world) keyringKeys(ctx context.Context, t rotator.Target) ([]string, error) {
+func (w *world) keyringKeys(ctx context.Context, t secrets.Target) ([]string, error) {
 	v, err := w.store.Secret(ctx, t, 0)
 	if err != nil {
 		return nil, err
@@ -228,7 +229,7 @@ func (w *world) keyringKeys(ctx context.Context, t rotator.Target) ([]string, er
 	}{&secret.Accept})
 }
 
-func (w *world) scriptKeys(ctx context.Context, t rotator.Target) ([]string, error) {
+func (w *world) scriptKeys(ctx context.Context, t secrets.Target) ([]string, error) {
 	got, err := w.vault.Client(w.vault.Token).KVv2("secret").Get(ctx, fmt.Sprintf("script/%d", t.SdkAppID))
 	if err != nil {
 		return nil, err
@@ -238,7 +239,7 @@ func (w *world) scriptKeys(ctx context.Context, t rotator.Target) ([]string, err
 }
 
 // callbacks sends callbacks for all targets in turn, so many a second, until ctx ends.
-func (w *world) callbacks(ctx context.Context, rate int, keys func(context.Context, rotator.Target) ([]string, error)) (*reader, func()) {
+func (w *world) callbacks(ctx context.Context, rate int, keys func(context.Context, secrets.Target) ([]string, error)) (*reader, func()) {
 	r := &reader{w: w, keys: keys, view: map[int64]seen{}, bySecond: map[int64]int64{}}
 	ctx, end := context.WithCancel(ctx)
 	var group sync.WaitGroup
@@ -258,7 +259,7 @@ func (w *world) callbacks(ctx context.Context, rate int, keys func(context.Conte
 	return r, func() { end(); group.Wait() }
 }
 
-func (r *reader) receive(ctx context.Context, t rotator.Target) {
+func (r *reader) receive(ctx context.Context, t secrets.Target) {
 	expire := time.Now().Add(10 * time.Minute).Unix()
 	r.mu.Lock()
 	v := r.view[t.SdkAppID]

@@ -1,8 +1,10 @@
 package rotator
 
+import "tiwkeyd/secrets"
+
 // Ask wants a new key for the targets, whatever the schedule says. A rotation already in
 // hand serves, except that ByRevoke hastens it.
-func (e *Engine) Ask(reason Reason, targets ...Target) {
+func (e *Engine) Ask(reason Reason, targets ...secrets.Target) {
 	for _, t := range targets {
 		tr := e.track(t)
 		e.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestLookIsAsOldAsEitherClock: the machine sleeps for longer than its clock is then set back, so
@@ -74,7 +76,7 @@ type slowPurge struct {
 	meanwhile func()
 }
 
-func (p slowPurge) Purge(ctx context.Context, t Target, version int64) error {
+func (p slowPurge) Purge(ctx context.Context, t secrets.Target, version int64) error {
 	p.meanwhile()
 	return p.memory.Purge(ctx, t, version)
 }
@@ -128,7 +130,7 @@ func TestClockAheadForOneAnswer(t *testing.T) {
 			m.latency = time.Millisecond
 			set := func(ahead time.Duration) func() { return func() { m.change(func() { m.ahead = ahead }) } }
 			begin(m, func() { set(365 * 24 * time.Hour)(); time.AfterFunc(time.Second, set(0)) })
-			e, log := engineOn(t, m, "me", func(Target, time.Time) time.Time { return time.Now().Add(-time.Minute) }, nil)
+			e, log := engineOn(t, m, "me", func(secrets.Target, time.Time) time.Time { return time.Now().Add(-time.Minute) }, nil)
 			stop := running(e, targets(1))
 			defer stop()
 			time.Sleep(time.Hour)

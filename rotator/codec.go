@@ -11,6 +11,8 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"tiwkeyd/secrets"
 )
 
 // ErrNewerSchema says that a keyring was written by a newer version of the program.
@@ -19,12 +21,12 @@ var ErrNewerSchema = errors.New("its schema is newer than this program knows: up
 // stored is a keyring as it is stored. Members that this program does not know stand in the Unknown
 // fields and are written back as they came.
 type stored struct {
-	Schema      int64          `json:"schema"`
-	SdkAppID    int64          `json:"sdk_app_id"`
-	Service     Service        `json:"service"`
-	CallbackKey jsontext.Value `json:"callback_key"` // derived from the keys, like accept: read only to see whether it still is
-	Accept      jsontext.Value `json:"accept"`
-	Keys        []storedEntry  `json:"keys"`
+	Schema      int64           `json:"schema"`
+	SdkAppID    int64           `json:"sdk_app_id"`
+	Service     secrets.Service `json:"service"`
+	CallbackKey jsontext.Value  `json:"callback_key"` // derived from the keys, like accept: read only to see whether it still is
+	Accept      jsontext.Value  `json:"accept"`
+	Keys        []storedEntry   `json:"keys"`
 	*Keyring
 }
 
@@ -59,7 +61,7 @@ func value(v any) jsontext.Value {
 // DecodeKeyring reads the stored form of t's keyring. It is strict: a member of the wrong
 // type, a repeated name, a second current key or another target's keyring is an error, which never quotes
 // the text. Unknown members are kept and written back by Encode.
-func DecodeKeyring(t Target, data []byte) (*Keyring, error) {
+func DecodeKeyring(t secrets.Target, data []byte) (*Keyring, error) {
 	k, err := decodeKeyring(data)
 	if err == nil && k.Target != t {
 		err = fmt.Errorf("it belongs to %s", k.Target)
@@ -96,9 +98,9 @@ func decodeKeyring(data []byte) (*Keyring, error) {
 		return nil, errors.New(`"keys" is missing`)
 	}
 	k := s.Keyring
-	k.Target = Target{SdkAppID: s.SdkAppID, Service: s.Service}
+	k.Target = secrets.Target{SdkAppID: s.SdkAppID, Service: s.Service}
 	for _, e := range s.Keys {
-		e.Key = NewKey(e.ID, e.Value)
+		e.Key = secrets.NewKey(e.ID, e.Value)
 		k.Keys = append(k.Keys, e.Entry)
 	}
 	if k.Overrides.isZero() {

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
-var codecTarget = Target{SdkAppID: 1400000001, Service: WhiteboardPush}
+var codecTarget = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 const golden = `{"schema":1,"sdk_app_id":1400000001,"service":"whiteboard-push","callback_key":"CANARYcur","accept":["CANARYcur","CANARYpend","CANARYprev"],` +
 	`"keys":[{"id":"c","value":"CANARYcur","state":"current","created_at":"2026-01-01T00:00:00Z","activated_at":"2026-01-01T00:00:00Z","confirmed":true},` +
@@ -143,8 +145,8 @@ func TestRepeatedNames(t *testing.T) {
 func TestEncodeRefusesWhatIsNoKeyring(t *testing.T) {
 	t.Parallel()
 	for name, k := range map[string]*Keyring{
-		"no target": {Keys: []Entry{{Key: NewKey("a", "b"), State: Current}}},
-		"no id":     {Target: codecTarget, Keys: []Entry{{Key: NewKey("", "CANARY"), State: Current}}},
+		"no target": {Keys: []Entry{{Key: secrets.NewKey("a", "b"), State: Current}}},
+		"no id":     {Target: codecTarget, Keys: []Entry{{Key: secrets.NewKey("", "CANARY"), State: Current}}},
 		"zero key":  {Target: codecTarget, Keys: []Entry{{State: Current}}},
 	} {
 		if _, err := k.Encode(); err == nil || strings.Contains(err.Error(), "CANARY") {

@@ -6,13 +6,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // reading gives what has e read a target's keyring, and checks what e tells of who shares the work.
-func reading(t *testing.T, e *Engine) func(target Target, want ...string) {
+func reading(t *testing.T, e *Engine) func(target secrets.Target, want ...string) {
 	var told []string
 	e.share = func(replicas, place int) { told = append(told, fmt.Sprintf("%d of %d", place, replicas)) }
-	return func(target Target, want ...string) {
+	return func(target secrets.Target, want ...string) {
 		t.Helper()
 		told = nil
 		if err := e.read(t.Context(), e.track(target)); err != nil {
@@ -31,7 +33,7 @@ func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e, ts, _ := fleet(t, 8, 5, nil)
 		read := reading(t, e)
-		begin := func(owner string, target Target, lease time.Duration) {
+		begin := func(owner string, target secrets.Target, lease time.Duration) {
 			other, _ := engineOn(t, m, owner, nil, nil)
 			other.policy.Timing.Lease = lease
 			if err := other.Begin(t.Context(), target, BySignal); err != nil {

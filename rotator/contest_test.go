@@ -6,13 +6,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // rival sets another key as often as the engine is found to have put its own back.
 type rival struct {
 	m      *memory
-	target Target
-	ours   Key
+	target secrets.Target
+	ours   secrets.Key
 	keys   int
 }
 
@@ -28,7 +30,7 @@ func (r *rival) watch(until time.Time) (backs []time.Time) {
 				backs = append(backs, time.Now())
 			}
 			r.keys++
-			r.m.inForce[r.target] = NewKey("", fmt.Sprint("theirs", r.keys))
+			r.m.inForce[r.target] = secrets.NewKey("", fmt.Sprint("theirs", r.keys))
 		})
 	}
 	return backs
@@ -79,7 +81,7 @@ func TestContested(t *testing.T) {
 			t.Errorf("our key was put back %d times in an hour", len(backs))
 		}
 		// A demand is carried out at any time.
-		m.change(func() { m.inForce[target] = NewKey("", "theirs once more") })
+		m.change(func() { m.inForce[target] = secrets.NewKey("", "theirs once more") })
 		e.track(target).forget()
 		began := time.Now()
 		e.Ask(ByRevoke, target)
@@ -96,7 +98,7 @@ func TestContested(t *testing.T) {
 			t.Error("nobody has set another key for an hour, and the target is contested yet")
 		}
 		// And now the first time does not count as one of many.
-		m.change(func() { m.inForce[target] = NewKey("", "by mistake") })
+		m.change(func() { m.inForce[target] = secrets.NewKey("", "by mistake") })
 		time.Sleep(30 * time.Second)
 		if contestedNow(t, e) || !m.signing(target).Equal(k.CallbackKey()) {
 			t.Error("a single key set by mistake is not put right at once")
@@ -130,7 +132,7 @@ func TestNotContested(t *testing.T) {
 			time.Sleep(time.Minute)
 			for i := range c.keys {
 				m.change(func() {
-					m.former[target], m.changes[target], m.inForce[target] = m.inForce[target], time.Now(), NewKey("", fmt.Sprint("theirs", i))
+					m.former[target], m.changes[target], m.inForce[target] = m.inForce[target], time.Now(), secrets.NewKey("", fmt.Sprint("theirs", i))
 				})
 				time.Sleep(c.every)
 			}
@@ -193,7 +195,7 @@ func TestContestedIsGone(t *testing.T) {
 		ours := m.adoptedKey(target, "value")
 		e, _ := engineOn(t, m, "me", nil, nil)
 		e.Visit(t.Context(), target)
-		m.change(func() { m.inForce[target], m.lag = NewKey("", "theirs"), time.Hour })
+		m.change(func() { m.inForce[target], m.lag = secrets.NewKey("", "theirs"), time.Hour })
 		time.Sleep(e.policy.Reconcile)
 		e.Visit(t.Context(), target)
 		if m.setCalls(target) == 0 || !e.track(target).contest.put {

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // Run looks after the targets, and those of Serve, until ctx ends; it then finishes the steps in
 // hand and returns. Each target is visited when its own next time comes, or when Ask wants it; one
 // at rest costs no goroutine and no timer.
-func (e *Engine) Run(ctx context.Context, targets []Target) {
+func (e *Engine) Run(ctx context.Context, targets []secrets.Target) {
 	e.Serve(targets...)
 	back := make(chan visit, 2*maxVisits)
 	var group sync.WaitGroup

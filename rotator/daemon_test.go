@@ -7,10 +7,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // running starts Run and gives what stops it and waits for its end.
-func running(e *Engine, ts []Target) (stop func()) {
+func running(e *Engine, ts []secrets.Target) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() { e.Run(ctx, ts) })
@@ -21,7 +23,7 @@ func TestRunRotatesOnSchedule(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, ts := newMemory(), targets(20)
-		e, _ := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }, nil)
+		e, _ := engineOn(t, m, "me", func(_ secrets.Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }, nil)
 		stop := running(e, ts)
 		time.Sleep(24*time.Hour + 30*time.Minute)
 		stop()
@@ -103,7 +105,7 @@ func TestReplicas(t *testing.T) {
 		m.adoptedKey(ts[0], "value")
 		var stops []func()
 		for _, owner := range []string{"a", "b", "c"} {
-			e, log := engineOn(t, m, owner, func(_ Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
+			e, log := engineOn(t, m, owner, func(_ secrets.Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
 			stops = append(stops, running(e, ts))
 			defer func() {
 				if strings.Contains(log.String(), "level=WARN") || strings.Contains(log.String(), "level=ERROR") {

@@ -1,6 +1,10 @@
 package rotator
 
-import "time"
+import (
+	"time"
+
+	"tiwkeyd/secrets"
+)
 
 // Step is one thing the engine can do to a target.
 type Step string
@@ -55,11 +59,11 @@ const (
 // Observation is what a replica knows of Tencent's side. It lives in memory only.
 type Observation struct {
 	Sight    Sight
-	Key      Key       // if Seen: the zero Key means that callbacks are unsigned
-	At       time.Time // when the request that told was begun; never after now
-	NextLook time.Time // Tencent is not asked again before
-	NextPush time.Time // nothing is set before
-	Refused  Key       // the key that Tencent refused for good, if any
+	Key      secrets.Key // if Seen: the zero Key means that callbacks are unsigned
+	At       time.Time   // when the request that told was begun; never after now
+	NextLook time.Time   // Tencent is not asked again before
+	NextPush time.Time   // nothing is set before
+	Refused  secrets.Key // the key that Tencent refused for good, if any
 
 	// NextPutBack is until when the current key is not put back, because somebody undoes that. It holds
 	// no other key up.
@@ -140,7 +144,7 @@ func (f *facts) decideDrift() (Action, bool) {
 		return Action{}, false
 	case !ours && f.p.OnDrift == AdoptKey && !f.Key.IsZero() && !f.Keyring.went(f.Key):
 		return f.adopt("a foreign key is in force"), true
-	case len(f.cur.Key.Reveal()) > MaxKeyLength:
+	case len(f.cur.Key.Reveal()) > secrets.MaxKeyLength:
 		return Action{}, false // Tencent does not take it back: the next key puts it right
 	case f.now.Before(f.known):
 		a := wait(f.known, "receivers come to accept the key that was adopted")

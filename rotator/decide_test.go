@@ -6,11 +6,13 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // The table speaks in letters: C current, P pending, V previous, W another previous, F foreign.
 var (
-	keyC, keyP, keyV, keyF = NewKey("C", "value-c"), NewKey("P", "value-p"), NewKey("V", "value-v"), NewKey("", "value-f")
+	keyC, keyP, keyV, keyF = secrets.NewKey("C", "value-c"), secrets.NewKey("P", "value-p"), secrets.NewKey("V", "value-v"), secrets.NewKey("", "value-f")
 	t0                     = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 )
 
@@ -58,7 +60,7 @@ func (c *situation) with(change func(*situation)) *situation { change(c); return
 func first() *situation {
 	return settled().with(func(c *situation) {
 		c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.s.Keyring.RotatedAt = nil, true, time.Time{}
-		c.o.Key, c.w.Due = Key{}, time.Unix(0, 0)
+		c.o.Key, c.w.Due = secrets.Key{}, time.Unix(0, 0)
 	})
 }
 
@@ -83,7 +85,7 @@ func TestDecide(t *testing.T) {
 	for _, r := range []row{
 		{"no keyring, not looked", set(settled(), func(c *situation) { c.s.Keyring, c.o = nil, Observation{} }), StepObserve, time.Time{}},
 		{"no keyring, looked", set(settled(), func(c *situation) { c.s.Keyring = nil }), StepAdopt, time.Time{}},
-		{"no keyring, unsigned", set(settled(), func(c *situation) { c.s.Keyring, c.o.Key = nil, Key{} }), StepAdopt, time.Time{}},
+		{"no keyring, unsigned", set(settled(), func(c *situation) { c.s.Keyring, c.o.Key = nil, secrets.Key{} }), StepAdopt, time.Time{}},
 		{"no keyring, forbidden to look: never adopted blindly", set(settled(), func(c *situation) { c.s.Keyring, c.o.Sight, c.o.NextLook = nil, Forbidden, minute(5) }), StepWait, minute(5)},
 
 		{"the keyring says nothing of its receivers", told(settled(), nil), StepRaise, time.Time{}},
@@ -132,9 +134,9 @@ func TestDecide(t *testing.T) {
 		{"foreign key, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AdoptKey }), StepAdopt, time.Time{}},
 		{"foreign key, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = keyF, AlarmOnly }), StepWait, minute(10)},
 		{"foreign key, alarm, due", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift, c.w.Due = keyF, AlarmOnly, minute(0) }), StepStage, time.Time{}},
-		{"key deleted", set(settled(), func(c *situation) { c.o.Key = Key{} }), StepReassert, time.Time{}},
-		{"key deleted, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = Key{}, AdoptKey }), StepReassert, time.Time{}},
-		{"key deleted, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = Key{}, AlarmOnly }), StepWait, minute(10)},
+		{"key deleted", set(settled(), func(c *situation) { c.o.Key = secrets.Key{} }), StepReassert, time.Time{}},
+		{"key deleted, adopt", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = secrets.Key{}, AdoptKey }), StepReassert, time.Time{}},
+		{"key deleted, alarm", set(settled(), func(c *situation) { c.o.Key, c.p.OnDrift = secrets.Key{}, AlarmOnly }), StepWait, minute(10)},
 		{"previous key in force: never dropped, put right", set(previous(), func(c *situation) { c.o.Key = keyV }), StepReassert, time.Time{}},
 		{"previous key in force, alarm: put right all the same", set(previous(), func(c *situation) { c.o.Key, c.p.OnDrift = keyV, AlarmOnly }), StepReassert, time.Time{}},
 		{"current key adopted a moment ago", set(previous(), func(c *situation) { c.o.Key, c.s.Keyring.Keys[0].PushAfter, c.s.Written = keyV, minute(3), minute(-6) }), StepWait, minute(3)},
@@ -255,7 +257,7 @@ func TestDecide(t *testing.T) {
 			c.o.Sight, c.o.At, c.o.NextLook, c.w.Due = Forbidden, minute(-10), minute(5), minute(3)
 		}), StepWait, minute(3)},
 		{"retire: the one whose time was over first", set(previous(), func(c *situation) {
-			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-5)})
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: secrets.NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-5)})
 			c.o.At = minute(-3)
 		}), StepRetire, time.Time{}},
 		{"retire: forbidden, and there is no current key: nothing is set", set(previous(), func(c *situation) {
@@ -293,11 +295,11 @@ func TestDecide(t *testing.T) {
 		{"retire: replaced a moment ago, due before that is proven", set(previous(), func(c *situation) { c.s.Written, c.w.Due = t0, minute(3) }), StepWait, minute(3)},
 		{"retire: replaced a moment ago, one before the other", set(previous(), func(c *situation) {
 			c.s.Written = time.Time{}
-			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: secrets.NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
 			c.o.Previous = map[string]time.Time{"V": minute(-8), "W": minute(-5)}
 		}), StepWait, minute(2)},
 		{"retire: the one whose time was over first, whichever stands first", set(previous(), func(c *situation) {
-			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
+			c.s.Keyring.Keys = append(c.s.Keyring.Keys, Entry{Key: secrets.NewKey("W", "value-w"), State: Previous, AcceptUntil: minute(-1)})
 			c.s.Keyring.Keys[1].AcceptUntil, c.o.At = minute(-5), minute(-3)
 		}), StepRetire, time.Time{}},
 		{"retire: forbidden, and the current key was adopted a moment ago", set(previous(), func(c *situation) {
@@ -384,7 +386,7 @@ func TestPhases(t *testing.T) {
 // TestDecideTellsWhose: an operator has to know whether a hand that is not ours was at work.
 func TestDecideTellsWhose(t *testing.T) {
 	t.Parallel()
-	for why, key := range map[string]Key{"a late request brought an older key back": keyV, "a foreign key, or none, is in force": keyF} {
+	for why, key := range map[string]secrets.Key{"a late request brought an older key back": keyV, "a foreign key, or none, is in force": keyF} {
 		c := previous()
 		c.o.Key = key
 		if a := Decide(c.s, c.o, t0, c.w, &c.p); a.Why != why {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestDoubt: what has to be proven before an old key goes.
@@ -41,7 +43,7 @@ func TestDoubt(t *testing.T) {
 		{"taken back in doubt, and the set failed a moment ago", takenBack(1).with(func(c *situation) { c.o.NextPush = minute(3) }), StepWait, minute(3)},
 		{"taken back in doubt, and a key is due", takenBack(1).with(func(c *situation) { c.w.Due = t0 }), StepStage, time.Time{}},
 		{"taken back in doubt, and there is no current key", takenBack(1).with(func(c *situation) {
-			c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.o.Key = c.s.Keyring.Keys[1:], true, Key{}
+			c.s.Keyring.Keys, c.s.Keyring.AcceptUnsigned, c.o.Key = c.s.Keyring.Keys[1:], true, secrets.Key{}
 		}), StepWait, minute(10)},
 		{"nobody was told that the current key was set", unconfirmed(), StepReassert, time.Time{}},
 		{"the key that goes was sent in doubt when it was current", previous().with(func(c *situation) { c.s.Keyring.Keys[1].Doubts = 1 }), StepReassert, time.Time{}},
@@ -70,7 +72,7 @@ func TestDoubt(t *testing.T) {
 // TestGoneIsRemembered: the last sixteen keys that were retired, and that were revoked.
 func TestGoneIsRemembered(t *testing.T) {
 	t.Parallel()
-	key := func(i int) Key { return NewKey(fmt.Sprint("k", i), fmt.Sprint("value-", i)) }
+	key := func(i int) secrets.Key { return secrets.NewKey(fmt.Sprint("k", i), fmt.Sprint("value-", i)) }
 	c := previous()
 	was := c.s.Keyring
 	for i := range goneKept + 2 {
@@ -191,7 +193,7 @@ func TestSetAt(t *testing.T) {
 	t.Parallel()
 	now := moment{t0, time.Hour}
 	for name, c := range map[string]struct {
-		sure   Key
+		sure   secrets.Key
 		surely moment
 		want   time.Time
 	}{
@@ -200,7 +202,7 @@ func TestSetAt(t *testing.T) {
 		"the wall clock was set back a bit": {keyC, moment{minute(-1), time.Hour - 3*time.Minute}, minute(-3)},
 		"the wall clock was set back":       {keyC, moment{minute(1), time.Hour - time.Minute}, time.Time{}},
 		"another key was set":               {keyP, moment{minute(-1), time.Hour - time.Minute}, time.Time{}},
-		"none was set":                      {Key{}, moment{}, time.Time{}},
+		"none was set":                      {secrets.Key{}, moment{}, time.Time{}},
 	} {
 		tr := &track{snap: settled().s, sure: c.sure, surely: c.surely}
 		tr.date(now)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestDemandBeforeDrift: whoever asks for a new key gets it, whatever is wrong with the one in force.
@@ -23,7 +25,7 @@ func TestDemandBeforeDrift(t *testing.T) {
 			e, _ := engineOn(t, m, "me", nil, nil)
 			e.policy.Propagation, e.policy.OnDrift = c.propagation, AdoptKey
 			e.Visit(t.Context(), target)
-			m.change(func() { m.inForce[target] = NewKey("", "foreign") })
+			m.change(func() { m.inForce[target] = secrets.NewKey("", "foreign") })
 			time.Sleep(e.policy.Reconcile)
 			e.Visit(t.Context(), target)
 			if m.keyring(target).CallbackKey().Equal(ours) {
@@ -48,7 +50,7 @@ func TestRolledBackIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
-		m.inForce[target] = NewKey("", "foreign")
+		m.inForce[target] = secrets.NewKey("", "foreign")
 		e, _ := engineOn(t, m, "me", nil, nil)
 		e.policy.OnDrift = AdoptKey
 		e.store = tardy{m, time.Millisecond}

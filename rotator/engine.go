@@ -10,6 +10,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // Engine carries out, for any number of targets, what Decide says.
@@ -19,13 +21,13 @@ type Engine struct {
 	clock  Clock
 	random io.Reader
 	policy Policy
-	due    func(Target, *Keyring, time.Time) time.Time
+	due    func(secrets.Target, *Keyring, time.Time) time.Time
 	log    *slog.Logger
 	events func(Event)
 
 	lookRate  float64
 	stageRate float64
-	gone      func(Target)
+	gone      func(secrets.Target)
 	share     func(replicas, place int)
 
 	wake  chan struct{}
@@ -35,7 +37,7 @@ type Engine struct {
 	longer   sync.Once // outdone was told
 
 	mu       sync.Mutex
-	tracks   map[Target]*track
+	tracks   map[secrets.Target]*track
 	served   int             // how many of them Run looks after, or will
 	arrived  []*track        // of these, what Run has not taken in yet
 	silences silences        // of the store, whichever target it was asked about
@@ -57,7 +59,7 @@ type Options struct {
 	Policy Policy
 	// Due is when the key of t, in force since rotatedAt, is to be replaced; zero: never. A schedule of
 	// its keyring's own counts, if it can be used.
-	Due func(t Target, k *Keyring, rotatedAt time.Time) time.Time
+	Due func(t secrets.Target, k *Keyring, rotatedAt time.Time) time.Time
 	// LookRate bounds how many settled targets are looked at in a second, by stretching
 	// Policy.Reconcile; 0: unbounded.
 	LookRate float64
@@ -67,16 +69,16 @@ type Options struct {
 	// Share hears how many replicas share the work, as far as this one has noticed, and which of them
 	// it is (from 0), whenever that changes. It must not call the engine. nil: none.
 	Share  func(replicas, place int)
-	Clock  Clock        // nil: SystemClock
-	Random io.Reader    // nil: crypto/rand
-	Log    *slog.Logger // nil: none
-	Gone   func(Target) // nil: none; hears of a target of ServeFound that is served no longer, as its keyring is gone
-	Events func(Event)  // nil: none; called from the engine's goroutines
+	Clock  Clock                // nil: SystemClock
+	Random io.Reader            // nil: crypto/rand
+	Log    *slog.Logger         // nil: none
+	Gone   func(secrets.Target) // nil: none; hears of a target of ServeFound that is served no longer, as its keyring is gone
+	Events func(Event)          // nil: none; called from the engine's goroutines
 }
 
 // New gives an Engine. A Policy without an Owner gets a random one.
 func New(o Options) (*Engine, error) {
-	e := &Engine{clock: o.Clock, random: o.Random, tracks: map[Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, 2*maxVisits),
+	e := &Engine{clock: o.Clock, random: o.Random, tracks: map[secrets.Target]*track{}, wake: make(chan struct{}, 1), slots: make(chan struct{}, 2*maxVisits),
 		progress: progress{visits: map[*track]time.Duration{}}}
 	if e.clock == nil {
 		e.clock = NewSystemClock()
@@ -85,7 +87,7 @@ func New(o Options) (*Engine, error) {
 		e.random = rand.Reader
 	}
 	if o.Policy.Owner == "" {
-		id, err := NewID(e.random)
+		id, err := secrets.NewID(e.random)
 		if err != nil {
 			return nil, fmt.Errorf("name this replica: %w", err)
 		}
@@ -144,7 +146,7 @@ func (e *Engine) configure(o Options, same bool) {
 // track is what the engine remembers of a target between visits. All of it can be lost:
 // it saves requests and is never needed for safety.
 type track struct {
-	target Target
+	target secrets.Target
 	rank   uint32
 	served bool // guarded by Engine.mu: Run is to look after it
 	found  bool // guarded by Engine.mu: it is served because its keyring was found
@@ -164,17 +166,17 @@ type track struct {
 	hold        Hold          // what it waits for since its last visit
 	called      bool          // the visit is for its turn to be looked at
 	latest      time.Time     // that the wall clock told, of what is remembered here
-	pending     Key           // the last pending key seen
+	pending     secrets.Key   // the last pending key seen
 	pendingSeen watch         // of the pending key, for obs.Since
 	currentSeen watch         // of the current key, for obs.CurrentSince
 	// previousSeen is since when each previous key was seen as such, by id, for obs.Previous.
 	previousSeen map[string]replaced
-	set          Key     // what Tencent last said it had set, until it is seen in force
-	over         Key     // the current key, of which a request to set it is over, but not yet written down so
-	sure         Key     // what Tencent last said it had set, and
-	surely       moment  // when the request for it was begun
-	lastErr      error   // why the last visit got stuck, nil if it did not
-	failure      Failure // the last refusal of a push
+	set          secrets.Key // what Tencent last said it had set, until it is seen in force
+	over         secrets.Key // the current key, of which a request to set it is over, but not yet written down so
+	sure         secrets.Key // what Tencent last said it had set, and
+	surely       moment      // when the request for it was begun
+	lastErr      error       // why the last visit got stuck, nil if it did not
+	failure      Failure     // the last refusal of a push
 	contest      contest
 
 	storeFails, lookFails, pushFails int
@@ -184,13 +186,13 @@ type track struct {
 	standing *Standing // as it was last made known; nil: not yet; written under Engine.mu
 }
 
-func (e *Engine) track(t Target) *track {
+func (e *Engine) track(t secrets.Target) *track {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.trackLocked(t)
 }
 
-func (e *Engine) trackLocked(t Target) *track {
+func (e *Engine) trackLocked(t secrets.Target) *track {
 	tr := e.tracks[t]
 	if tr == nil {
 		tr = &track{target: t, rank: e.rank(t)}
@@ -205,7 +207,7 @@ const maxSteps = 40
 // Visit does for t whatever can be done now, step by step, and returns when to come again.
 // It returns early when ctx ends, after the step that comes next: who stops engines all the time must
 // not keep them from every step. At most one Visit of a target may run at a time.
-func (e *Engine) Visit(ctx context.Context, t Target) time.Time {
+func (e *Engine) Visit(ctx context.Context, t secrets.Target) time.Time {
 	tr := e.track(t)
 	if ctx.Err() != nil {
 		return e.clock.Now()

@@ -3,12 +3,14 @@ package rotator
 import (
 	"context"
 	"fmt"
+
+	"tiwkeyd/secrets"
 )
 
 // Enroll adopts t if it has no keyring: the key in force at Tencent becomes its current one. It makes
 // no key and sets none. already says that there was a keyring. Its errors are a *RolledBackError if
 // Tencent refused, or wrap ErrUnsettled.
-func (e *Engine) Enroll(ctx context.Context, t Target) (already bool, err error) {
+func (e *Engine) Enroll(ctx context.Context, t secrets.Target) (already bool, err error) {
 	tr := e.track(t)
 	tr.lastErr = nil
 	if err := e.read(ctx, tr); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+
+	"tiwkeyd/secrets"
 )
 
 func TestEnroll(t *testing.T) {
@@ -12,21 +14,21 @@ func TestEnroll(t *testing.T) {
 	doubt := &APIError{Class: Doubtful, Code: "InternalError"}
 	for _, r := range []struct {
 		name    string
-		spoil   func(*memory, Target)
+		spoil   func(*memory, secrets.Target)
 		already bool
 		want    error // nil: enrolled; else errors.Is, or a *RolledBackError
 	}{
-		{"a key in force", func(m *memory, target Target) { m.inForce[target] = NewKey("", "from before") }, false, nil},
-		{"no key in force", func(*memory, Target) {}, false, nil},
-		{"there already", func(m *memory, target Target) { m.adoptedKey(target, "value") }, true, nil},
-		{"doubts", func(m *memory, _ Target) { m.lookErrs = []error{doubt, doubt} }, false, nil},
-		{"doubts all the time", func(m *memory, _ Target) { m.lookErrs = []error{doubt, doubt, doubt} }, false, ErrUnsettled},
-		{"refused", func(m *memory, _ Target) { m.lookErrs = refuse(1, Refused, "UnauthorizedOperation.SdkAppId") }, false, &RolledBackError{}},
-		{"may not look", func(m *memory, _ Target) {
+		{"a key in force", func(m *memory, target secrets.Target) { m.inForce[target] = secrets.NewKey("", "from before") }, false, nil},
+		{"no key in force", func(*memory, secrets.Target) {}, false, nil},
+		{"there already", func(m *memory, target secrets.Target) { m.adoptedKey(target, "value") }, true, nil},
+		{"doubts", func(m *memory, _ secrets.Target) { m.lookErrs = []error{doubt, doubt} }, false, nil},
+		{"doubts all the time", func(m *memory, _ secrets.Target) { m.lookErrs = []error{doubt, doubt, doubt} }, false, ErrUnsettled},
+		{"refused", func(m *memory, _ secrets.Target) { m.lookErrs = refuse(1, Refused, "UnauthorizedOperation.SdkAppId") }, false, &RolledBackError{}},
+		{"may not look", func(m *memory, _ secrets.Target) {
 			m.lookErrs = []error{&APIError{Class: Refused, Code: "UnauthorizedOperation", Forbidden: true}}
 		}, false, &RolledBackError{}},
-		{"the store is away", func(m *memory, _ Target) { m.away = true }, false, ErrUnsettled},
-		{"somebody else was faster", func(m *memory, target Target) {
+		{"the store is away", func(m *memory, _ secrets.Target) { m.away = true }, false, ErrUnsettled},
+		{"somebody else was faster", func(m *memory, target secrets.Target) {
 			m.onLook = func() { m.change(func() { m.adoptedKey(target, "theirs") }) }
 		}, false, nil},
 	} {

@@ -1,6 +1,10 @@
 package rotator
 
-import "time"
+import (
+	"time"
+
+	"tiwkeyd/secrets"
+)
 
 // Kind is what an Event tells of its step.
 type Kind string
@@ -15,12 +19,12 @@ const (
 // Event is a piece of news about a target, for logs, progress displays and tests.
 type Event struct {
 	Time     time.Time
-	Target   Target
+	Target   secrets.Target
 	Step     Step
 	Kind     Kind
 	Hold     Hold // of Idle
 	Why      string
-	Key      Key // the key that the step is about; zero if none is
+	Key      secrets.Key // the key that the step is about; zero if none is
 	Rotation string
 	Reason   Reason
 	Started  time.Time // when the rotation was begun

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // ordinary is a target that is served since long, and whose rotation is due. Times are chosen
@@ -15,7 +17,7 @@ func ordinary(b budget, changes ...func(*scenario)) *scenario {
 	t := StandardTiming()
 	t.RetryMin = 15 * time.Second
 	p := Policy{Propagation: 2 * time.Minute, Grace: 10 * time.Minute, AttemptLimit: 10 * time.Minute, Reconcile: 10 * time.Minute,
-		KeyLength: MinKeyLength, OnDrift: Reassert, KeepVersions: true, Timing: t}
+		KeyLength: secrets.MinKeyLength, OnDrift: Reassert, KeepVersions: true, Timing: t}
 	s := &scenario{policy: p, lag: p.Propagation, jumps: []time.Duration{3 * time.Minute, 11 * time.Minute}, budget: b}
 	for _, change := range changes {
 		change(s)
@@ -35,7 +37,7 @@ func folded(s *scenario) { s.fold = time.Minute }
 
 // lagging has Tencent tell of the current key whatever is in force, but while a key is pending.
 func lagging(s *scenario) {
-	s.sees = func(w *world) Key {
+	s.sees = func(w *world) secrets.Key {
 		if k := w.newest().ring; k.Pending() == nil {
 			return k.CallbackKey()
 		}
@@ -140,7 +142,7 @@ func TestExhaustiveFinds(t *testing.T) {
 		})},
 		{"the current key is taken to be in force without looking", ordinary(budget{all: 2, tencent: 2}, lagging, func(s *scenario) { s.unsaid = true })},
 		{"a set that was not refused is taken to be in force", ordinary(budget{all: 1, tencent: 1}, func(s *scenario) {
-			s.sees = func(w *world) Key {
+			s.sees = func(w *world) secrets.Key {
 				if k := w.newest().ring; k.Pending() != nil && k.Rotation.Attempts > 0 {
 					return k.Pending().Key
 				}
@@ -150,9 +152,9 @@ func TestExhaustiveFinds(t *testing.T) {
 		{"a lost check-and-set is taken for one's own write", ordinary(budget{all: 2, tencent: 1, jump: 1, pause: 1}, func(s *scenario) { s.trust = true })},
 		{"the key in force before the first start is not taken over", ordinary(budget{}, func(s *scenario) {
 			s.empty = true
-			s.sees = func(w *world) Key {
+			s.sees = func(w *world) secrets.Key {
 				if w.newest().ring == nil {
-					return Key{}
+					return secrets.Key{}
 				}
 				return w.inForce
 			}

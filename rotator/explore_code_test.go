@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"slices"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // fingerprint stands for all worlds that go on in the same way.
@@ -63,7 +65,7 @@ const (
 
 func (p *part) put(k kind, n int32) { p.n, p.kind = append(p.n, n), append(p.kind, k) }
 func (p *part) int(n int)           { p.put(plain, int32(n)) }
-func (p *part) key(k Key)           { p.put(aKey, int32(number(k))) }
+func (p *part) key(k secrets.Key)   { p.put(aKey, int32(number(k))) }
 
 func (p *part) flag(fs ...bool) {
 	n := 0

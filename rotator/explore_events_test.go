@@ -3,6 +3,8 @@ package rotator
 import (
 	"slices"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // event leads from one world to another.
@@ -21,7 +23,7 @@ func (s *scenario) start() *world {
 			Keys: []Entry{{Key: keyFirst, State: Current, CreatedAt: dawn.Add(-2 * time.Hour), ActivatedAt: dawn.Add(-time.Hour)}}}}}
 	}
 	if s.unsigned {
-		w.inForce, w.was = Key{}, 1<<number(Key{})
+		w.inForce, w.was = secrets.Key{}, 1<<number(secrets.Key{})
 	}
 	for i := range w.replicas {
 		w.replicas[i] = &replica{next: dawn, tr: track{target: codecTarget}, conf: s.begin[i], reload: dawn.Add(s.every)}
@@ -62,7 +64,7 @@ func (x *explorer) events(w *world, yield func(*world, event)) {
 		yield(&n, event{who: -1, what: "a late set arrives", bad: n.apply(w.flight.key)})
 	}
 	if w.left.all > 0 && w.left.drift > 0 && len(w.views) > 0 {
-		for _, k := range []Key{keyForeign, {}} {
+		for _, k := range []secrets.Key{keyForeign, {}} {
 			n := *w
 			n.left.spend(&n.left.drift)
 			n.inForce, n.foreign = k, true

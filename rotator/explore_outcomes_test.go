@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 var (
@@ -16,8 +18,8 @@ var (
 	errDoubtful   = &APIError{Class: Doubtful, Code: "ClientError.NetworkError"}
 	errForbidden  = &APIError{Class: Refused, Code: "UnauthorizedOperation", Forbidden: true}
 	answersByCode = []error{nil, ErrConflict, errNoAnswer, errNotSent, errForNow, errRefused, errDoubtful, errForbidden}
-	keyForeign    = NewKey("", strings.Repeat("_", MinKeyLength))
-	keyFirst      = NewKey("0", strings.Repeat("0", MinKeyLength))
+	keyForeign    = secrets.NewKey("", strings.Repeat("_", secrets.MinKeyLength))
+	keyFirst      = secrets.NewKey("0", strings.Repeat("0", secrets.MinKeyLength))
 )
 
 // staleRead is for how long a node of the store may not know the newest version.
@@ -59,9 +61,9 @@ func (x *explorer) outcomes(w *world, i int, r *replica, yield func(*world, even
 		x.stale(w, then)
 	case writeCall:
 		n := *w
-		if p := q.ring.Pending(); x.hurried && r.action.Step == StepRestore && p != nil {
+		if p := q.ring.Pending(); x.hurried && r.action.Step == StepRestore && p != nil && w.newest().ring.Pending() != nil {
 			q = &request{ring: q.ring.Clone(), version: q.version}
-			q.ring.Pending().PushAfter = w.newest().ring.Pending().PushAfter
+			*q.ring.Pending() = *w.newest().ring.Pending()
 		}
 		if x.unconfirmed && (r.action.Step == StepPush || r.action.Step == StepReassert) {
 			then(n, answer{version: q.version + 1}, event{what: "does not write", calm: true})
@@ -163,7 +165,7 @@ func (x *explorer) put(w *world, q *request) string {
 }
 
 // apply has Tencent sign with another key.
-func (w *world) apply(k Key) string {
+func (w *world) apply(k secrets.Key) string {
 	if !k.Equal(w.inForce) {
 		w.foreign = false
 	}
@@ -207,7 +209,7 @@ func (w *world) settled() bool {
 	return k != nil && !k.Edited && len(k.Keys) == 1 && (k.Rotation == nil || k.paused()) && k.Current() != nil && k.CallbackKey().Equal(w.inForce)
 }
 
-func letter(k Key) string {
+func letter(k secrets.Key) string {
 	switch {
 	case k.IsZero():
 		return "none"
@@ -233,7 +235,7 @@ const idLength = 10
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // number is a key's, 0 that of none: its value is the same letter throughout.
-func number(k Key) int {
+func number(k secrets.Key) int {
 	if k.IsZero() {
 		return 0
 	}

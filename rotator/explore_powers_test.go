@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // powers are what an adversary may do beside mishaps, each with a budget of its own.
@@ -74,11 +76,11 @@ func (x *explorer) engine(i int, r *replica) *Engine {
 const enrolled = "enrolled"
 
 // keyOf is the key of a number.
-func keyOf(n int) Key {
+func keyOf(n int) secrets.Key {
 	if n == 0 {
-		return Key{}
+		return secrets.Key{}
 	}
-	return NewKey("", strings.Repeat(string(rune('/'+n)), MinKeyLength))
+	return secrets.NewKey("", strings.Repeat(string(rune('/'+n)), secrets.MinKeyLength))
 }
 
 // powers codes what only powers make matter.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 var steps = []Step{"", StepWait, StepObserve, StepAdopt, StepStage, StepHasten, StepClaim, StepPush, StepReassert, StepCommit, StepRollback, StepRetire, StepRestore, StepRaise}
@@ -91,7 +93,7 @@ func (c *coder) piece(p *part, now view, i int, r *replica) {
 	}
 	p.flag(r.wish.Due.IsZero(), r.wish.Paused)
 	if s := r.action.Step; s == StepStage || s == StepAdopt {
-		p.put(aKey, int32(number(NewKey("", base62[r.seed:r.seed+1]))))
+		p.put(aKey, int32(number(secrets.NewKey("", base62[r.seed:r.seed+1]))))
 	}
 	p.int(len(r.answers))
 	for n, a := range r.answers {
@@ -136,7 +138,7 @@ func (c *coder) sure(p *part, w *world, tr *track) {
 		rings = append(rings, v.ring)
 	}
 	over := tr.surely.wall.Add(c.policy.Timing.Skew + c.ahead[0].Abs() + c.ahead[1].Abs())
-	key, at := Key{}, time.Time{}
+	key, at := secrets.Key{}, time.Time{}
 	for _, k := range rings {
 		for i := 0; k != nil && i < len(k.Keys); i++ {
 			switch e := &k.Keys[i]; {
@@ -167,7 +169,7 @@ func (c *coder) previous(p *part, k *Keyring, tr *track) {
 }
 
 // refused is the key that was refused, while it can still be pending.
-func (c *coder) refused(w *world, r *replica) Key {
+func (c *coder) refused(w *world, r *replica) secrets.Key {
 	late := w.newest().ring
 	if w.late != nil {
 		late = w.late.ring
@@ -181,7 +183,7 @@ func (c *coder) refused(w *world, r *replica) Key {
 			return r.tr.obs.Refused
 		}
 	}
-	return Key{}
+	return secrets.Key{}
 }
 
 // adopts reports whether a key may become current that receivers do not know yet, by somebody's clock.

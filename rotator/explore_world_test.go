@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // scenario is what a search is about: who takes part, and what may go wrong.
@@ -20,11 +22,11 @@ type scenario struct {
 	powers
 
 	// Faults that are built in, to see that they would be found.
-	lawless bool              // a check-and-set always succeeds
-	trust   bool              // a lost check-and-set is taken for one's own write
-	says    func(error) error // what becomes of Tencent's answer to a set
-	sees    func(*world) Key  // what a look tells
-	unsaid  bool              // it is not written down which keys were sent in doubt, and which were not confirmed
+	lawless bool                     // a check-and-set always succeeds
+	trust   bool                     // a lost check-and-set is taken for one's own write
+	says    func(error) error        // what becomes of Tencent's answer to a set
+	sees    func(*world) secrets.Key // what a look tells
+	unsaid  bool                     // it is not written down which keys were sent in doubt, and which were not confirmed
 }
 
 // budget is how much may still go wrong: altogether, and of each kind. A pause, of one
@@ -44,7 +46,7 @@ type world struct {
 	now      time.Time
 	views    []view // of the keyring that a receiver may have, the newest last
 	late     *request
-	inForce  Key
+	inForce  secrets.Key
 	foreign  bool   // somebody else set it
 	was      uint64 // the keys that were in force, by number
 	flight   *flight
@@ -62,14 +64,14 @@ type view struct {
 	ring        *Keyring // nil: it was deleted
 	version     int64
 	from, until time.Time
-	made        time.Time // zero: then, too
-	hidden      Key       // which accept does not have, though keys has it
-	void        bool      // receivers that have it refuse callbacks by somebody else's fault
+	made        time.Time   // zero: then, too
+	hidden      secrets.Key // which accept does not have, though keys has it
+	void        bool        // receivers that have it refuse callbacks by somebody else's fault
 }
 
 // flight is a request to Tencent that may arrive yet.
 type flight struct {
-	key   Key
+	key   secrets.Key
 	until time.Time
 }
 
@@ -105,7 +107,7 @@ type request struct {
 	call     call
 	ring     *Keyring
 	version  int64
-	key      Key
+	key      secrets.Key
 	deadline time.Time
 }
 
@@ -124,7 +126,7 @@ type answer struct {
 	at      time.Time
 	snap    Snapshot
 	version int64
-	key     Key
+	key     secrets.Key
 	err     error
 }
 
@@ -158,23 +160,23 @@ func (w *wire) ask(r request) answer {
 
 func (w *wire) String() string { return "the searched store" }
 
-func (w *wire) Read(context.Context, Target) (Snapshot, error) {
+func (w *wire) Read(context.Context, secrets.Target) (Snapshot, error) {
 	a := w.ask(request{call: readCall})
 	return a.snap, a.err
 }
 
-func (w *wire) Write(_ context.Context, _ Target, k *Keyring, version int64) (int64, error) {
+func (w *wire) Write(_ context.Context, _ secrets.Target, k *Keyring, version int64) (int64, error) {
 	a := w.ask(request{call: writeCall, ring: k, version: version})
 	return a.version, a.err
 }
 
-func (w *wire) Purge(context.Context, Target, int64) error { return nil }
+func (w *wire) Purge(context.Context, secrets.Target, int64) error { return nil }
 
-func (w *wire) SetKey(_ context.Context, _ Target, k Key) (string, error) {
+func (w *wire) SetKey(_ context.Context, _ secrets.Target, k secrets.Key) (string, error) {
 	return "", w.ask(request{call: setCall, key: k, deadline: w.deadline}).err
 }
 
-func (w *wire) KeyInForce(context.Context, Target) (Key, error) {
+func (w *wire) KeyInForce(context.Context, secrets.Target) (secrets.Key, error) {
 	a := w.ask(request{call: lookCall})
 	return a.key, a.err
 }
@@ -233,7 +235,7 @@ func newExplorer(s *scenario) *explorer {
 func (x *explorer) options(i int, conf int8) Options {
 	w, p := x.wires[i], *x.settings(conf)
 	p.Owner = owners[i]
-	return Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ Target, _ *Keyring, at time.Time) time.Time {
+	return Options{Store: w, API: w, Clock: w, Random: seeded{w}, Policy: p, Due: func(_ secrets.Target, _ *Keyring, at time.Time) time.Time {
 		if at.After(dawn.Add(-time.Minute)) {
 			return time.Time{} // one rotation, and never again
 		}

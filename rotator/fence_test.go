@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // strict is a store that takes its time, and a Tencent that wants every request to be fenced
@@ -25,17 +27,17 @@ func (s *strict) pass() {
 	}
 }
 
-func (s *strict) Read(ctx context.Context, t Target) (Snapshot, error) {
+func (s *strict) Read(ctx context.Context, t secrets.Target) (Snapshot, error) {
 	s.pass()
 	return s.memory.Read(ctx, t)
 }
 
-func (s *strict) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (s *strict) Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	s.pass()
 	return s.memory.Write(ctx, t, k, version)
 }
 
-func (s *strict) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+func (s *strict) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	if d, ok := ctx.Deadline(); !ok || d.After(s.began.Add(tablePolicy.Timing.PushDeadline)) || time.Since(s.began) > tablePolicy.Timing.PushDeadline/4 {
 		s.t.Errorf("sent %s after the keyring was read, and until %s after it", time.Since(s.began), d.Sub(s.began))
 	}
@@ -101,7 +103,7 @@ type meanwhile struct {
 	happens func()
 }
 
-func (s meanwhile) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (s meanwhile) Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	defer s.happens()
 	return s.memory.Write(ctx, t, k, version)
 }
@@ -114,9 +116,11 @@ type deposed struct {
 	err error // what it says to a write
 }
 
-func (d deposed) Read(context.Context, Target) (Snapshot, error) { return d.was, nil }
+func (d deposed) Read(context.Context, secrets.Target) (Snapshot, error) { return d.was, nil }
 
-func (d deposed) Write(context.Context, Target, *Keyring, int64) (int64, error) { return 0, d.err }
+func (d deposed) Write(context.Context, secrets.Target, *Keyring, int64) (int64, error) {
+	return 0, d.err
+}
 
 // TestOldReadsSetNothing: who is told of an old keyring finds a foreign key in force, or a
 // pending one to be set, and sets neither.
@@ -236,7 +240,7 @@ func TestPreviousSinceTheWrite(t *testing.T) {
 			t.Errorf("seen as a previous one since %s before the read ended", seen.Sub(got))
 		}
 		k = k.Clone()
-		k.Keys = append(k.Keys, Entry{Key: NewKey("W", "value-w"), State: Previous, AcceptUntil: time.Now().Add(time.Hour)})
+		k.Keys = append(k.Keys, Entry{Key: secrets.NewKey("W", "value-w"), State: Previous, AcceptUntil: time.Now().Add(time.Hour)})
 		if err := e.write(t.Context(), tr, k); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +268,7 @@ func TestPreviousAgain(t *testing.T) {
 // doubting sets the key, and the answer is lost.
 type doubting struct{ *memory }
 
-func (d doubting) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+func (d doubting) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	if _, err := d.memory.SetKey(ctx, t, k); err != nil {
 		return "", err
 	}
@@ -303,7 +307,7 @@ func TestTwoLives(t *testing.T) {
 			m.rings[target].Keyring.Revision = "one"
 			e, _ := engineOn(t, m, "me", nil, nil)
 			e.Ask(BySignal, target)
-			anew := NewKey("anew", "made anew")
+			anew := secrets.NewKey("anew", "made anew")
 			m.onLook = func() {
 				time.Sleep(freshRead + slowAnswer + time.Second)
 				m.change(func() {

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"tiwkeyd/secrets"
 )
 
 const canary = "CANARYcanaryCANARYcanaryCANARYcanary"
@@ -16,14 +18,14 @@ const canary = "CANARYcanaryCANARYcanaryCANARYcanary"
 // TestKeyNeverShows prints keys in every way and place.
 func TestKeyNeverShows(t *testing.T) {
 	t.Parallel()
-	k := NewKey("public", canary)
+	k := secrets.NewKey("public", canary)
 	type hidden struct {
-		key  Key
-		keys []Key
+		key  secrets.Key
+		keys []secrets.Key
 		ring *Keyring
 	}
-	ring := &Keyring{Target: Target{SdkAppID: 1, Service: WhiteboardPush}, Keys: []Entry{{Key: k, State: Current}}}
-	values := []any{k, &k, hidden{k, []Key{k}, ring}, &hidden{k, []Key{k}, ring}, []Key{k}, map[string]Key{"k": k}, ring, *ring,
+	ring := &Keyring{Target: secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}, Keys: []Entry{{Key: k, State: Current}}}
+	values := []any{k, &k, hidden{k, []secrets.Key{k}, ring}, &hidden{k, []secrets.Key{k}, ring}, []secrets.Key{k}, map[string]secrets.Key{"k": k}, ring, *ring,
 		Snapshot{Keyring: ring}, Observation{Key: k, Refused: k}, Event{Key: k}, fmt.Errorf("x %w %v", errors.New("y"), k), track{pending: k, snap: Snapshot{Keyring: ring}}}
 	var out bytes.Buffer
 	for _, verb := range "vsqxXdbotTeEfFgGcUpw" {
@@ -61,7 +63,7 @@ func TestKeyNeverShows(t *testing.T) {
 	if !strings.Contains(text, "public") {
 		t.Error("not even its id shows")
 	}
-	if got := fmt.Sprint(Key{}, NewKey("", "x")); got != "none unknown" {
+	if got := fmt.Sprint(secrets.Key{}, secrets.NewKey("", "x")); got != "none unknown" {
 		t.Errorf("the zero key and one without id print %q", got)
 	}
 	if k.UnmarshalText([]byte("x")) == nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"tiwkeyd/secrets"
 )
 
 // SchemaVersion is the version of the keyring's stored form that this program writes, and
@@ -36,17 +38,17 @@ const (
 // Keyring is all there is to know about one target: its keys and the rotation in hand. It
 // is stored as one secret, which is also what the webhook receivers read.
 type Keyring struct {
-	Target         Target     `json:"-"`
-	Keys           []Entry    `json:"-"`
-	Rotation       *Rotation  `json:"rotation,omitzero"`        // nil when nothing is in hand and nothing has failed
-	RotatedAt      time.Time  `json:"rotated_at,omitzero"`      // when the current key was found in force; zero: never rotated
-	AcceptUnsigned bool       `json:"accept_unsigned,omitzero"` // callbacks are unsigned until the first key is in force
-	History        []Past     `json:"history,omitempty"`        // the rotations that ended of late, the newest last; never changed in place
-	Overrides      *Overrides `json:"overrides,omitzero"`       // nil: what is configured for all applies; never changed in place
-	Revision       string     `json:"revision,omitzero"`        // names the write that made this version; "": not written yet, or by an older program
-	Life           string     `json:"life,omitzero"`            // names the keyring from its creation on: one that was deleted and made anew has another
-	Retired        []string   `json:"retired,omitempty"`        // fingerprints of the last keys that went, the newest last; never changed in place
-	Revoked        []Revoked  `json:"revoked,omitempty"`        // the last keys that were revoked, the newest last; never changed in place
+	Target         secrets.Target `json:"-"`
+	Keys           []Entry        `json:"-"`
+	Rotation       *Rotation      `json:"rotation,omitzero"`        // nil when nothing is in hand and nothing has failed
+	RotatedAt      time.Time      `json:"rotated_at,omitzero"`      // when the current key was found in force; zero: never rotated
+	AcceptUnsigned bool           `json:"accept_unsigned,omitzero"` // callbacks are unsigned until the first key is in force
+	History        []Past         `json:"history,omitempty"`        // the rotations that ended of late, the newest last; never changed in place
+	Overrides      *Overrides     `json:"overrides,omitzero"`       // nil: what is configured for all applies; never changed in place
+	Revision       string         `json:"revision,omitzero"`        // names the write that made this version; "": not written yet, or by an older program
+	Life           string         `json:"life,omitzero"`            // names the keyring from its creation on: one that was deleted and made anew has another
+	Retired        []string       `json:"retired,omitempty"`        // fingerprints of the last keys that went, the newest last; never changed in place
+	Revoked        []Revoked      `json:"revoked,omitempty"`        // the last keys that were revoked, the newest last; never changed in place
 
 	// Edited says that callback_key or accept, which receivers read, did not say what Keys does when the
 	// keyring was read: somebody changed them by hand.
@@ -64,15 +66,15 @@ type Revoked struct {
 
 // Entry is one key of a Keyring.
 type Entry struct {
-	Key         Key       `json:"-"`
-	State       State     `json:"state"`
-	CreatedAt   time.Time `json:"created_at,omitzero"`
-	PushAfter   time.Time `json:"push_after,omitzero"`   // every receiver accepts the key from then on
-	ActivatedAt time.Time `json:"activated_at,omitzero"` // when it was found in force; zero: it never was
-	AcceptUntil time.Time `json:"accept_until,omitzero"` // previous: it may be dropped then
-	Doubts      int       `json:"doubts,omitzero"`       // requests to set it of which nobody knows, or has written down yet, what became
-	Confirmed   bool      `json:"confirmed,omitzero"`    // Tencent answered that it was set; else it was only found in force
-	Renewed     int       `json:"renewed,omitzero"`      // how often receivers' time for it began anew, on every replica
+	Key         secrets.Key `json:"-"`
+	State       State       `json:"state"`
+	CreatedAt   time.Time   `json:"created_at,omitzero"`
+	PushAfter   time.Time   `json:"push_after,omitzero"`   // every receiver accepts the key from then on
+	ActivatedAt time.Time   `json:"activated_at,omitzero"` // when it was found in force; zero: it never was
+	AcceptUntil time.Time   `json:"accept_until,omitzero"` // previous: it may be dropped then
+	Doubts      int         `json:"doubts,omitzero"`       // requests to set it of which nobody knows, or has written down yet, what became
+	Confirmed   bool        `json:"confirmed,omitzero"`    // Tencent answered that it was set; else it was only found in force
+	Renewed     int         `json:"renewed,omitzero"`      // how often receivers' time for it began anew, on every replica
 
 	Unknown jsontext.Value `json:",embed"`
 }
@@ -118,7 +120,7 @@ func (k *Keyring) find(s State) *Entry {
 }
 
 // Lookup is the entry whose key has the given value, nil if there is none.
-func (k *Keyring) Lookup(key Key) *Entry {
+func (k *Keyring) Lookup(key secrets.Key) *Entry {
 	for i := range k.Keys {
 		if k.Keys[i].Key.Equal(key) {
 			return &k.Keys[i]
@@ -129,16 +131,16 @@ func (k *Keyring) Lookup(key Key) *Entry {
 
 // CallbackKey is the current key, the zero Key if there is none: for receivers that know
 // one key only.
-func (k *Keyring) CallbackKey() Key {
+func (k *Keyring) CallbackKey() secrets.Key {
 	if e := k.Current(); e != nil {
 		return e.Key
 	}
-	return Key{}
+	return secrets.Key{}
 }
 
 // Accept lists the keys that a receiver must accept now: current, pending, previous.
-func (k *Keyring) Accept() []Key {
-	var keys []Key
+func (k *Keyring) Accept() []secrets.Key {
+	var keys []secrets.Key
 	for _, s := range []State{Current, Pending, Previous} {
 		for i := range k.Keys {
 			if k.Keys[i].State == s {
@@ -181,7 +183,7 @@ func (k *Keyring) Continues(was *Keyring) bool {
 // a keyring that was deleted and made anew comes to the same version again, and an older program
 // copies a revision that it does not know.
 func (k *Keyring) Revised(random io.Reader) (*Keyring, error) {
-	id, err := NewID(random)
+	id, err := secrets.NewID(random)
 	if err != nil {
 		return nil, fmt.Errorf("name a write of the keyring of %s: %w", k.Target, err)
 	}
@@ -197,7 +199,7 @@ func (k *Keyring) Revised(random io.Reader) (*Keyring, error) {
 const goneKept = 16
 
 // went reports whether key was retired or revoked, as far as that is remembered.
-func (k *Keyring) went(key Key) bool {
+func (k *Keyring) went(key secrets.Key) bool {
 	print := key.Fingerprint()
 	return slices.Contains(k.Retired, print) || slices.ContainsFunc(k.Revoked, func(r Revoked) bool { return r.Fingerprint == print })
 }

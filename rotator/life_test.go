@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // reborn is a store whose keyring is deleted and made anew just before a write takes effect.
@@ -14,7 +16,7 @@ type reborn struct {
 	anew func() // once
 }
 
-func (r *reborn) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (r *reborn) Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	if r.anew != nil {
 		r.anew()
 		r.anew = nil

@@ -5,10 +5,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // fleet gives an engine for n settled targets that all were looked at.
-func fleet(t *testing.T, n int, rate float64, due func(Target, time.Time) time.Time) (*memory, *Engine, []Target, func() string) {
+func fleet(t *testing.T, n int, rate float64, due func(secrets.Target, time.Time) time.Time) (*memory, *Engine, []secrets.Target, func() string) {
 	t.Helper()
 	m, ts := newMemory(), targets(n)
 	for _, target := range ts {
@@ -101,7 +103,7 @@ func TestLooksYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 5000, 5
 		wave := time.Now().Add(10 * time.Minute)
-		m, e, ts, _ := fleet(t, n, rate, func(t Target, at time.Time) time.Time {
+		m, e, ts, _ := fleet(t, n, rate, func(t secrets.Target, at time.Time) time.Time {
 			if t.SdkAppID%10 == 0 && at.Before(wave) {
 				return wave
 			}
@@ -192,14 +194,14 @@ func TestInLine(t *testing.T) {
 		}
 		l := lanes{}
 		for i := range 3 {
-			other := e.track(Target{SdkAppID: int64(i + 2), Service: WhiteboardPush})
+			other := e.track(secrets.Target{SdkAppID: int64(i + 2), Service: secrets.WhiteboardPush})
 			other.hold = Turn
 			l.line = append(l.line, visit{tr: other})
 		}
 		if e.add(&l, visit{tr, c.at}); len(l.line) != c.line || len(l.lane[0].queue) != 4-c.line {
 			t.Errorf("%s: %d in line, %d not", name, len(l.line), len(l.lane[0].queue))
 		}
-		e.Ask(ByRevoke, Target{SdkAppID: 2, Service: WhiteboardPush})
+		e.Ask(ByRevoke, secrets.Target{SdkAppID: 2, Service: secrets.WhiteboardPush})
 		if e.expedite(&l); len(l.line) != c.line-1 || len(l.lane[0].queue) != 5-c.line || l.lane[0].queue[0].tr.target.SdkAppID != 2 {
 			t.Errorf("%s: whose key leaked is still in line: %+v", name, l)
 		}

@@ -10,15 +10,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // memory is a store and a Tencent in memory, for tests of the daemon's loop under a fake
 // clock. Errors are served once each.
 type memory struct {
 	mu       sync.Mutex
-	rings    map[Target]Snapshot
-	inForce  map[Target]Key
-	sets     map[Target]int
+	rings    map[secrets.Target]Snapshot
+	inForce  map[secrets.Target]secrets.Key
+	sets     map[secrets.Target]int
 	setErrs  []error
 	lookErrs []error
 	away     bool // the store is
@@ -26,8 +28,8 @@ type memory struct {
 	latency  time.Duration // of the store
 	ahead    time.Duration // of the engine's clock
 	lag      time.Duration // of what Describe tells
-	changes  map[Target]time.Time
-	former   map[Target]Key
+	changes  map[secrets.Target]time.Time
+	former   map[secrets.Target]secrets.Key
 	looks    int
 	reads    int
 	writes   int
@@ -38,12 +40,12 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{rings: map[Target]Snapshot{}, inForce: map[Target]Key{}, sets: map[Target]int{}, changes: map[Target]time.Time{}, former: map[Target]Key{}}
+	return &memory{rings: map[secrets.Target]Snapshot{}, inForce: map[secrets.Target]secrets.Key{}, sets: map[secrets.Target]int{}, changes: map[secrets.Target]time.Time{}, former: map[secrets.Target]secrets.Key{}}
 }
 
 func (m *memory) String() string { return "memory" }
 
-func (m *memory) Read(_ context.Context, t Target) (Snapshot, error) {
+func (m *memory) Read(_ context.Context, t secrets.Target) (Snapshot, error) {
 	m.mu.Lock()
 	latency := m.latency
 	m.mu.Unlock()
@@ -61,7 +63,7 @@ func (m *memory) Read(_ context.Context, t Target) (Snapshot, error) {
 	return s, nil
 }
 
-func (m *memory) Write(_ context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (m *memory) Write(_ context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
@@ -75,7 +77,7 @@ func (m *memory) Write(_ context.Context, t Target, k *Keyring, version int64) (
 	return version + 1, nil
 }
 
-func (m *memory) Purge(_ context.Context, _ Target, version int64) error {
+func (m *memory) Purge(_ context.Context, _ secrets.Target, version int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.noPurge {
@@ -109,7 +111,7 @@ func (m *memory) expired() error {
 	return nil
 }
 
-func (m *memory) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+func (m *memory) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	m.mu.Lock()
 	slow, f := m.slow, m.onSet
 	m.onSet = nil
@@ -136,7 +138,7 @@ func (m *memory) SetKey(ctx context.Context, t Target, k Key) (string, error) {
 	return "req", nil
 }
 
-func (m *memory) KeyInForce(_ context.Context, t Target) (Key, error) {
+func (m *memory) KeyInForce(_ context.Context, t secrets.Target) (secrets.Key, error) {
 	m.mu.Lock()
 	f := m.onLook
 	m.onLook = nil
@@ -148,14 +150,14 @@ func (m *memory) KeyInForce(_ context.Context, t Target) (Key, error) {
 	defer m.mu.Unlock()
 	m.looks++
 	if err := cmp.Or(m.expired(), next(&m.lookErrs)); err != nil {
-		return Key{}, err
+		return secrets.Key{}, err
 	}
 	k := m.inForce[t]
 	if time.Since(m.changes[t]) < m.lag {
 		k = m.former[t]
 	}
 	if k.IsZero() {
-		return Key{}, nil
+		return secrets.Key{}, nil
 	}
 	return k.Named(""), nil
 }
@@ -179,13 +181,13 @@ func refuse(n int, class Class, code string) []error {
 }
 
 // engineOn gives an engine with the machine's clock, and all that it logs.
-func engineOn(t *testing.T, m *memory, owner string, due func(Target, time.Time) time.Time, events func(Event)) (*Engine, *locked) {
+func engineOn(t *testing.T, m *memory, owner string, due func(secrets.Target, time.Time) time.Time, events func(Event)) (*Engine, *locked) {
 	t.Helper()
 	log := new(locked)
 	p := tablePolicy
 	p.Owner = owner
 	if due == nil {
-		due = func(_ Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }
+		due = func(_ secrets.Target, at time.Time) time.Time { return at.Add(24 * time.Hour) }
 	}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e, err := New(Options{Store: m, API: m, Clock: clock{NewSystemClock(), m}, Policy: p, Log: logger,
@@ -197,7 +199,7 @@ func engineOn(t *testing.T, m *memory, owner string, due func(Target, time.Time)
 				logger.Error(string(ev.Step), "error", ev.Err)
 			}
 		},
-		Due: func(t Target, _ *Keyring, at time.Time) time.Time { return due(t, at) }})
+		Due: func(t secrets.Target, _ *Keyring, at time.Time) time.Time { return due(t, at) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,8 +225,8 @@ func (l *locked) String() string {
 }
 
 // adoptedKey puts a settled keyring in the store, with its key in force.
-func (m *memory) adoptedKey(t Target, value string) Key {
-	key := NewKey("first", value)
+func (m *memory) adoptedKey(t secrets.Target, value string) secrets.Key {
+	key := secrets.NewKey("first", value)
 	m.inForce[t] = key
 	m.rings[t] = Snapshot{Version: 1, Written: time.Now().Add(-time.Hour), Keyring: &Keyring{Target: t, RotatedAt: time.Now().Add(-time.Hour),
 		Keys: []Entry{{Key: key, State: Current, ActivatedAt: time.Now().Add(-time.Hour)}}}}
@@ -239,20 +241,20 @@ func (m *memory) change(f func()) {
 }
 
 // setCalls counts the requests to set a key of t.
-func (m *memory) setCalls(t Target) int {
+func (m *memory) setCalls(t secrets.Target) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.sets[t]
 }
 
 // signing is the key in force.
-func (m *memory) signing(t Target) Key {
+func (m *memory) signing(t secrets.Target) secrets.Key {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.inForce[t]
 }
 
-func (m *memory) keyring(t Target) *Keyring {
+func (m *memory) keyring(t secrets.Target) *Keyring {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.rings[t].Keyring
@@ -265,10 +267,10 @@ var errAway = errors.New("the store is away")
 
 var errOther = errors.New("some other error")
 
-func targets(n int) []Target {
-	var ts []Target
+func targets(n int) []secrets.Target {
+	var ts []secrets.Target
 	for i := range n {
-		ts = append(ts, Target{SdkAppID: int64(i + 1), Service: WhiteboardPush})
+		ts = append(ts, secrets.Target{SdkAppID: int64(i + 1), Service: secrets.WhiteboardPush})
 	}
 	return ts
 }

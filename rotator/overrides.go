@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"tiwkeyd/secrets"
 )
 
 // Overrides are what holds for one target in place of what is configured for all. They are kept in
@@ -95,7 +97,7 @@ func wholeSeconds(d time.Duration) time.Duration {
 }
 
 // outdone tells, once, that a keyring says more than this process was told.
-func (e *Engine) outdone(t Target, holds time.Duration) {
+func (e *Engine) outdone(t secrets.Target, holds time.Duration) {
 	if own := e.policy.Propagation; e.policy.PropagationSet && holds > wholeSeconds(own) {
 		e.longer.Do(func() {
 			e.log.Info("the keyring says that receivers need longer than TIWKEYD_PROPAGATION, and they get it; if they do not need it, run the command, which holds for keys staged afterwards (with --all in place of the target: for all targets)",
@@ -105,7 +107,7 @@ func (e *Engine) outdone(t Target, holds time.Duration) {
 }
 
 // dueAt is when the key of a target, in force since at, is to be replaced; zero: never.
-func (e *Engine) dueAt(t Target, k *Keyring, at time.Time) time.Time {
+func (e *Engine) dueAt(t secrets.Target, k *Keyring, at time.Time) time.Time {
 	if k.paused() {
 		return time.Time{}
 	}

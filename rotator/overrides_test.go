@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 func TestPolicyOf(t *testing.T) {
@@ -78,15 +80,15 @@ func TestOverridesStored(t *testing.T) {
 }
 
 // overridden gives an engine for one target with overrides of its own, due every three hours.
-func overridden(t *testing.T, o Overrides) (*memory, *Engine, Target, func() string) {
+func overridden(t *testing.T, o Overrides) (*memory, *Engine, secrets.Target, func() string) {
 	t.Helper()
 	m, target := newMemory(), targets(1)[0]
 	m.adoptedKey(target, "value")
 	s := m.rings[target]
 	s.Keyring = s.Keyring.With(o)
 	m.rings[target] = s
-	e, log := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
-	e.due = func(_ Target, k *Keyring, at time.Time) time.Time {
+	e, log := engineOn(t, m, "me", func(_ secrets.Target, at time.Time) time.Time { return at.Add(3 * time.Hour) }, nil)
+	e.due = func(_ secrets.Target, k *Keyring, at time.Time) time.Time {
 		if k.Overrides == nil || k.Overrides.Schedule == "" {
 			return at.Add(3 * time.Hour)
 		}
@@ -101,7 +103,7 @@ func TestPaused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, e, target, _ := overridden(t, Overrides{Paused: true})
-		stop := running(e, []Target{target})
+		stop := running(e, []secrets.Target{target})
 		defer stop()
 		e.Ask(BySignal, target)
 		time.Sleep(24 * time.Hour)
@@ -122,7 +124,7 @@ func TestPaused(t *testing.T) {
 		if n, k := m.setCalls(target), m.keyring(target); n != 2 || k.Rotation != nil || len(k.Keys) != 1 || k.Overrides == nil {
 			t.Errorf("asked for by name: %d Set calls, %s", n, describe(k))
 		}
-		m.change(func() { m.inForce[target] = NewKey("", "foreign") })
+		m.change(func() { m.inForce[target] = secrets.NewKey("", "foreign") })
 		time.Sleep(tablePolicy.Reconcile + time.Minute)
 		if !m.signing(target).Equal(m.keyring(target).CallbackKey()) {
 			t.Error("a foreign key was left in force")
@@ -141,7 +143,7 @@ func TestPausedMeanwhile(t *testing.T) {
 			m.adoptedKey(o, "value-"+o.String())
 		}
 		e.Serve(others...)
-		stop := running(e, []Target{target})
+		stop := running(e, []secrets.Target{target})
 		defer stop()
 		time.Sleep(2*time.Hour - time.Second) // due at two hours
 		m.change(func() {
@@ -176,7 +178,7 @@ func TestOverridesApply(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m, e, target, log := overridden(t, r.o)
-			stop := running(e, []Target{target})
+			stop := running(e, []secrets.Target{target})
 			time.Sleep(24*time.Hour + 30*time.Minute)
 			stop()
 			k := m.keyring(target)
@@ -206,7 +208,7 @@ func TestPausedIsNotHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e, target, _ := overridden(t, Overrides{Paused: true})
 		m.lookErrs = []error{&APIError{Class: Refused, Code: "ResourceUnavailable.ServiceExpired"}, errors.New("odd")}
-		stop := running(e, []Target{target})
+		stop := running(e, []secrets.Target{target})
 		time.Sleep(4 * time.Hour)
 		stop()
 		if k := m.keyring(target); k.Rotation != nil {

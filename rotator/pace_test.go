@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestPace: of a wave no more keys are pending than can be set in time, whatever is asked for goes
@@ -16,7 +18,7 @@ func TestPace(t *testing.T) {
 		m, e, ts, _ := fleet(t, n, 0, nil)
 		e.stageRate = rate
 		due := time.Now().Add(time.Hour)
-		e.due = func(_ Target, _ *Keyring, at time.Time) time.Time {
+		e.due = func(_ secrets.Target, _ *Keyring, at time.Time) time.Time {
 			if at.Before(due) {
 				return due
 			}
@@ -83,7 +85,7 @@ func TestRoom(t *testing.T) {
 		begun := func(tries int) (begun int) {
 			for range tries {
 				n++
-				tr := e.track(Target{SdkAppID: n, Service: WhiteboardPush})
+				tr := e.track(secrets.Target{SdkAppID: n, Service: secrets.WhiteboardPush})
 				if e.room(tr) {
 					begun++
 					e.useRoom(tr)
@@ -126,7 +128,7 @@ func TestProceed(t *testing.T) {
 		e.stageRate = 1
 		var l lanes
 		for i := range int64(20) {
-			tr := e.track(Target{SdkAppID: i + 1, Service: WhiteboardPush})
+			tr := e.track(secrets.Target{SdkAppID: i + 1, Service: secrets.WhiteboardPush})
 			tr.hold = Room
 			e.add(&l, visit{tr, time.Now().Add(time.Hour)})
 		}
@@ -198,8 +200,8 @@ func TestLanes(t *testing.T) {
 		if q := l.lane[c.lane].queue; len(q) != 1 || !q[0].at.Equal(c.at) || len(l.lane[1-c.lane].queue) != 0 {
 			t.Errorf("%s: %+v", name, l)
 		}
-		l = lanes{putOff: []visit{{tr, at}, {e.track(Target{SdkAppID: 2, Service: WhiteboardPush}), at}}}
-		e.track(Target{SdkAppID: 2, Service: WhiteboardPush}).hold = Room
+		l = lanes{putOff: []visit{{tr, at}, {e.track(secrets.Target{SdkAppID: 2, Service: secrets.WhiteboardPush}), at}}}
+		e.track(secrets.Target{SdkAppID: 2, Service: secrets.WhiteboardPush}).hold = Room
 		tr.hold = Room
 		if e.expedite(&l); len(l.putOff) != 2 && c.ask == "" || c.ask != "" && (len(l.putOff) != 1 || len(l.lane[c.lane].queue) != 1) {
 			t.Errorf("%s, put off: %+v", name, l)
@@ -210,10 +212,10 @@ func TestLanes(t *testing.T) {
 // unread is a store that cannot read some keyrings.
 type unread struct {
 	*memory
-	bad map[Target]bool
+	bad map[secrets.Target]bool
 }
 
-func (s *unread) Read(ctx context.Context, t Target) (Snapshot, error) {
+func (s *unread) Read(ctx context.Context, t secrets.Target) (Snapshot, error) {
 	s.mu.Lock()
 	bad := s.bad[t]
 	s.mu.Unlock()
@@ -237,7 +239,7 @@ func TestPaceIsShared(t *testing.T) {
 			e.stageRate = rate
 			e.policy.Propagation = time.Minute
 			due := time.Now().Add(time.Hour)
-			e.due = func(t Target, _ *Keyring, at time.Time) time.Time {
+			e.due = func(t secrets.Target, _ *Keyring, at time.Time) time.Time {
 				first := due
 				if t.SdkAppID > blocked {
 					first = due.Add(time.Minute)
@@ -258,7 +260,7 @@ func TestPaceIsShared(t *testing.T) {
 			defer stop()
 			time.Sleep(time.Until(due) + 30*time.Second)
 			m.change(func() {
-				s.bad = map[Target]bool{}
+				s.bad = map[secrets.Target]bool{}
 				for _, target := range ts[:blocked] {
 					s.bad[target] = c.unreadable
 				}

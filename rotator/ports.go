@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // Store keeps one Keyring per Target. It is the only state there is.
@@ -15,7 +17,7 @@ import (
 type Store interface {
 	// Read returns the target's keyring. A target that has none (never written, deleted,
 	// destroyed) gives a Snapshot with a nil Keyring and the Version that a Write must name.
-	Read(ctx context.Context, t Target) (Snapshot, error)
+	Read(ctx context.Context, t secrets.Target) (Snapshot, error)
 
 	// Write replaces the keyring if its version is still the one given, and returns the
 	// new version. Where somebody else wrote in between it returns ErrConflict; an own
@@ -23,11 +25,11 @@ type Store interface {
 	// other error the write may or may not have happened, now or later: read again.
 	// The write has k's Revision and Life, or new ones if k has none. Where what it replaced
 	// turns out to be of another life, that is there again, and the error is ErrAnotherLife.
-	Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error)
+	Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error)
 
 	// Purge makes every stored version older than the given one unreadable for good. A
 	// store without history does nothing.
-	Purge(ctx context.Context, t Target, version int64) error
+	Purge(ctx context.Context, t secrets.Target, version int64) error
 
 	// String names the store for people: kind and place, never a credential.
 	String() string
@@ -64,11 +66,11 @@ var ErrAnotherLife = fmt.Errorf("%w: it was deleted and made anew, and the new o
 type CallbackAPI interface {
 	// SetKey asks that callbacks of t be signed with k from now on. k is never zero.
 	// It returns the RequestId.
-	SetKey(ctx context.Context, t Target, k Key) (string, error)
+	SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error)
 
 	// KeyInForce returns the key that callbacks of t are signed with: the zero Key if
 	// they are unsigned, and else a Key without an id (compare it with Equal).
-	KeyInForce(ctx context.Context, t Target) (Key, error)
+	KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error)
 }
 
 // Class is what an API error means for the request that got it.
@@ -93,7 +95,7 @@ func (c Class) String() string {
 type APIError struct {
 	Class     Class
 	Action    string // the API call: "SetWhiteboardPushCallbackKey"
-	Target    Target
+	Target    secrets.Target
 	Code      string // "ResourceUnavailable.ServiceExpired", "ClientError.NetworkError"
 	Message   string // Tencent's words, or the network's; no key material
 	RequestID string // what Tencent's support asks for; empty if no answer came

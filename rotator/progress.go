@@ -3,6 +3,8 @@ package rotator
 import (
 	"sync"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // progress is what a watchdog asks about: since when everything under way has not got on, by
@@ -45,12 +47,12 @@ func (p *progress) waits() {
 // Stalled tells for how long the visit that has got on least recently has not, and of which
 // target it is; the zero Target is the loop that hands the visits out. Nothing is stalled
 // that is not under way.
-func (e *Engine) Stalled() (Target, time.Duration) {
+func (e *Engine) Stalled() (secrets.Target, time.Duration) {
 	p := &e.progress
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := e.clock.Steady()
-	var worst Target
+	var worst secrets.Target
 	var longest time.Duration
 	if p.loop != nil {
 		longest = now - *p.loop

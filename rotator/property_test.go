@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"tiwkeyd/secrets"
 )
 
 // anySituation draws a keyring that may be stored, and anything that a replica may know or
@@ -19,7 +21,7 @@ func anySituation(t *rapid.T) *situation {
 	c.p.OnDrift = rapid.SampledFrom([]Drift{Reassert, AdoptKey, AlarmOnly}).Draw(t, "drift")
 	c.p.Propagation = time.Duration(rapid.IntRange(0, 10).Draw(t, "propagation")) * time.Minute
 	c.p.PropagationSet = rapid.Bool().Draw(t, "set")
-	keys := []Key{keyC, keyP, keyV, NewKey("W", "value-w"), keyF, {}}
+	keys := []secrets.Key{keyC, keyP, keyV, secrets.NewKey("W", "value-w"), keyF, {}}
 	k := &Keyring{Target: codecTarget, RotatedAt: when("rotated")}
 	for i, s := range []State{Current, Pending, Previous, Previous} {
 		if rapid.Bool().Draw(t, fmt.Sprint(s, i)) {
@@ -134,7 +136,7 @@ func TestTransitionsKeepKeys(t *testing.T) {
 			"raised": k.raised(p), "adopted": k.adopted(k.Target, keyF, "F", t0, p), "failed": k.failed(Failure{Code: "x", At: t0}, BySchedule, t0, p),
 		}
 		if k.Pending() == nil {
-			next["staged"] = k.staged(NewKey("N", "value-n"), "r", BySchedule, t0, p)
+			next["staged"] = k.staged(secrets.NewKey("N", "value-n"), "r", BySchedule, t0, p)
 		} else {
 			next["hastened"], next["claimed"] = k.hastened(t0, p), k.claimed(t0, p)
 			next["rolled back"] = k.rolledBack(Failure{Code: "x", At: t0}, t0, t0, p)

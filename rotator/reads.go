@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // A receiver needs time to read a new key, and that time passes only while the store can be read.
@@ -15,14 +17,14 @@ const slowAnswer = 5 * time.Second
 
 // watch is since when a key was found in the store at every read, by the steady clock.
 type watch struct {
-	key     Key
+	key     secrets.Key
 	renewed int // Entry.Renewed
 	since   time.Duration
 }
 
 // see notes a read at now that found key. lost is how much of the time since the last read does not
 // count.
-func (w *watch) see(key Key, renewed int, lost, now time.Duration) {
+func (w *watch) see(key secrets.Key, renewed int, lost, now time.Duration) {
 	if !key.Equal(w.key) || renewed != w.renewed {
 		w.key, w.renewed, w.since = key, renewed, now
 	}
@@ -36,10 +38,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	tr.wait = p.waitFor(s.Keyring)
 	lost := e.lost(tr, began, 3*probe(tr.wait))
 	now := e.moment()
-	if was, is := tr.snap.Keyring, s.Keyring; was != nil && is != nil && s.Version != tr.snap.Version && is.Revision == was.Revision && is.Revision != "" {
-		lost = now.steady // somebody wrote an older version back: what was there in between nobody knows
-	}
-	var pend, cur Key
+	var pend, cur secrets.Key
 	renewed := 0
 	if s.Keyring != nil {
 		cur = s.Keyring.CallbackKey()
@@ -60,7 +59,7 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 
 // counts is since when a key that is about to be set has been found; 0 if it does not matter, because
 // receivers know the key or need no time.
-func (tr *track) counts(key Key) time.Duration {
+func (tr *track) counts(key secrets.Key) time.Duration {
 	k := tr.snap.Keyring
 	switch pend, cur := k.Pending(), k.Current(); {
 	case tr.wait <= 0:

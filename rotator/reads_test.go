@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestPropagationsDiffer: a target whose receivers need longer than this process is told gets its
@@ -58,13 +60,13 @@ func TestPropagationsDiffer(t *testing.T) {
 // back, has them begin anew, although others were read all the time.
 func TestGoneMeanwhile(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]func(m *memory, target Target, was Snapshot){
-		"for a minute": func(m *memory, target Target, was Snapshot) {
+	for name, c := range map[string]func(m *memory, target secrets.Target, was Snapshot){
+		"for a minute": func(m *memory, target secrets.Target, was Snapshot) {
 			m.change(func() { m.rings[target] = Snapshot{Version: was.Version} })
 			time.Sleep(time.Minute)
 			m.change(func() { m.rings[target] = was })
 		},
-		"until it would be set": func(m *memory, target Target, was Snapshot) {
+		"until it would be set": func(m *memory, target secrets.Target, was Snapshot) {
 			m.change(func() { m.rings[target] = Snapshot{Version: was.Version} })
 			time.Sleep(tablePolicy.Propagation)
 			m.change(func() { m.rings[target] = was })
@@ -131,13 +133,13 @@ func TestAdoptedWithoutLooks(t *testing.T) {
 // TestUnusualKey: a key that receivers may be unable to use is not adopted in silence.
 func TestUnusualKey(t *testing.T) {
 	t.Parallel()
-	for value, warns := range map[string]bool{"CANARY": false, strings.Repeat("é", MaxKeyLength): true, strings.Repeat("x", MaxKeyLength): false, strings.Repeat("x", MaxKeyLength+1): true, "CANARY\n": true, "CAN\x00ARY": true} {
+	for value, warns := range map[string]bool{"CANARY": false, strings.Repeat("é", secrets.MaxKeyLength): true, strings.Repeat("x", secrets.MaxKeyLength): false, strings.Repeat("x", secrets.MaxKeyLength+1): true, "CANARY\n": true, "CAN\x00ARY": true} {
 		synctest.Test(t, func(t *testing.T) {
 			m, target := newMemory(), targets(1)[0]
-			m.inForce[target] = NewKey("", value)
+			m.inForce[target] = secrets.NewKey("", value)
 			e, log := engineOn(t, m, "me", nil, nil)
 			e.Visit(t.Context(), target)
-			if got := strings.Contains(log.String(), "receivers may be unable to use it"); got != warns || strings.Contains(log.String(), "CANARY") || !m.keyring(target).CallbackKey().Equal(NewKey("", value)) {
+			if got := strings.Contains(log.String(), "receivers may be unable to use it"); got != warns || strings.Contains(log.String(), "CANARY") || !m.keyring(target).CallbackKey().Equal(secrets.NewKey("", value)) {
 				t.Errorf("%q: warns %t", value, got)
 			}
 		})
@@ -265,10 +267,10 @@ func TestLongRounds(t *testing.T) {
 // slowUnread is a store that cannot read one keyring.
 type slowUnread struct {
 	Store
-	bad Target
+	bad secrets.Target
 }
 
-func (s slowUnread) Read(ctx context.Context, t Target) (Snapshot, error) {
+func (s slowUnread) Read(ctx context.Context, t secrets.Target) (Snapshot, error) {
 	snap, err := s.Store.Read(ctx, t)
 	if t == s.bad {
 		return Snapshot{}, errOther
@@ -280,7 +282,7 @@ func (s slowUnread) Read(ctx context.Context, t Target) (Snapshot, error) {
 func TestWaitFor(t *testing.T) {
 	t.Parallel()
 	entry := func(s State, span time.Duration) Entry {
-		return Entry{Key: NewKey(string(s), string(s)), State: s, CreatedAt: t0, PushAfter: t0.Add(span)}
+		return Entry{Key: secrets.NewKey(string(s), string(s)), State: s, CreatedAt: t0, PushAfter: t0.Add(span)}
 	}
 	p := tablePolicy
 	p.Propagation = time.Minute
@@ -310,7 +312,7 @@ func TestCounts(t *testing.T) {
 	adopted := func(c *situation) { c.s.Keyring.Keys[0].PushAfter = c.s.Keyring.Keys[0].ActivatedAt.Add(time.Minute) }
 	for name, c := range map[string]struct {
 		c    *situation
-		key  Key
+		key  secrets.Key
 		wait time.Duration
 		want time.Duration
 	}{
@@ -331,31 +333,4 @@ func TestCounts(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
-}
-
-// TestWrittenBack: a version that somebody wrote over a newer one does not go on where it ended.
-func TestWrittenBack(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		for name, c := range map[string]struct {
-			version  int64
-			revision string
-			anew     bool
-		}{"the same version": {5, "a", false}, "written back": {9, "a", true}, "another write": {9, "b", false}, "of a program that gives no revision": {9, "", false}} {
-			e, _ := engineOn(t, newMemory(), "me", nil, nil)
-			tr, s := e.track(codecTarget), pending().s
-			s.Keyring.Revision = "a"
-			if c.revision == "" {
-				s.Keyring.Revision = ""
-			}
-			e.took(tr, s, e.moment())
-			time.Sleep(time.Second)
-			was := tr.pendingSeen.since
-			s.Keyring = s.Keyring.Clone()
-			s.Version, s.Keyring.Revision = c.version, c.revision
-			if e.took(tr, s, e.moment()); (tr.pendingSeen.since != was) != c.anew {
-				t.Errorf("%s: since %s, before %s", name, tr.pendingSeen.since, was)
-			}
-		}
-	})
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestRefusedForDays: what Tencent refuses is tried more and more rarely.
@@ -113,7 +115,7 @@ func TestWarnsOfDrift(t *testing.T) {
 	t.Parallel()
 	e, log := engineOn(t, newMemory(), "me", nil, nil)
 	tr := &track{snap: previous().s}
-	for _, key := range []Key{keyF, keyF, keyC, keyF, {}, {}, keyC, keyV, keyV, keyC, keyV} {
+	for _, key := range []secrets.Key{keyF, keyF, keyC, keyF, {}, {}, keyC, keyV, keyV, keyC, keyV} {
 		tr.obs.Key = key
 		e.warnOfDrift(tr)
 	}
@@ -129,7 +131,7 @@ func TestFirstReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		e, _ := engineOn(t, m, "me", nil, nil)
-		e.due = func(_ Target, _ *Keyring, at time.Time) time.Time { return at.Add(time.Hour) }
+		e.due = func(_ secrets.Target, _ *Keyring, at time.Time) time.Time { return at.Add(time.Hour) }
 		e.Visit(t.Context(), target)
 		if k := m.keyring(target); k.Rotation == nil || k.Rotation.Reason != ByAdopt {
 			t.Errorf("%s", describe(k))

@@ -8,13 +8,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // Asked lists what is asked for and was not begun.
-func (e *Engine) Asked() map[Target]Reason {
+func (e *Engine) Asked() map[secrets.Target]Reason {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	left := map[Target]Reason{}
+	left := map[secrets.Target]Reason{}
 	for t, tr := range e.tracks {
 		if tr.ask != "" {
 			left[t] = tr.ask
@@ -29,7 +31,7 @@ func (e *Engine) parts() Options {
 }
 
 // reloads has e run until a time is over, with so long from one reload to the next.
-func reloads(e *Engine, ts []Target, every, during time.Duration, o Options, same bool) {
+func reloads(e *Engine, ts []secrets.Target, every, during time.Duration, o Options, same bool) {
 	for end := time.Now().Add(during); time.Now().Before(end); {
 		stop := running(e, ts)
 		time.Sleep(min(every, time.Until(end)))
@@ -133,7 +135,7 @@ func TestReconfigure(t *testing.T) {
 					t.Errorf("the same: %t, but %s kept: %t", same, what, kept)
 				}
 			}
-			stop = running(e, []Target{ts[0], ts[2]})
+			stop = running(e, []secrets.Target{ts[0], ts[2]})
 			time.Sleep(time.Second)
 			if n := looks(m) - before; n != map[bool]int{true: 1, false: 2}[same] || m.keyring(ts[2]) == nil {
 				t.Errorf("%t: %d looks; adopted: %t", same, n, m.keyring(ts[2]) != nil)

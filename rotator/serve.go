@@ -4,17 +4,19 @@ import (
 	"hash/fnv"
 	"io"
 	"slices"
+
+	"tiwkeyd/secrets"
 )
 
 // Serve has Run look after more targets, from now on or once it runs. One that has no keyring is
 // adopted.
-func (e *Engine) Serve(targets ...Target) { e.serve(false, targets) }
+func (e *Engine) Serve(targets ...secrets.Target) { e.serve(false, targets) }
 
 // ServeFound is Serve for targets whose keyrings were found in the store. One whose keyring is gone
 // was removed by somebody: it is left alone, and no longer served.
-func (e *Engine) ServeFound(targets ...Target) { e.serve(true, targets) }
+func (e *Engine) ServeFound(targets ...secrets.Target) { e.serve(true, targets) }
 
-func (e *Engine) serve(found bool, targets []Target) {
+func (e *Engine) serve(found bool, targets []secrets.Target) {
 	e.mu.Lock()
 	for _, t := range targets {
 		tr := e.trackLocked(t)
@@ -34,7 +36,7 @@ func (e *Engine) serve(found bool, targets []Target) {
 }
 
 // Drop has Run no longer look after the targets. The step in hand is finished.
-func (e *Engine) Drop(targets ...Target) {
+func (e *Engine) Drop(targets ...secrets.Target) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range targets {
@@ -116,27 +118,27 @@ func (e *Engine) rouse() {
 }
 
 // Targets lists what the engine has dealt with, in order.
-func (e *Engine) Targets() []Target { return e.list(func(*track) bool { return true }) }
+func (e *Engine) Targets() []secrets.Target { return e.list(func(*track) bool { return true }) }
 
 // Served lists what Run looks after, or will, in order.
-func (e *Engine) Served() []Target { return e.list(func(tr *track) bool { return tr.served }) }
+func (e *Engine) Served() []secrets.Target { return e.list(func(tr *track) bool { return tr.served }) }
 
-func (e *Engine) list(wanted func(*track) bool) []Target {
+func (e *Engine) list(wanted func(*track) bool) []secrets.Target {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var ts []Target
+	var ts []secrets.Target
 	for t, tr := range e.tracks {
 		if wanted(tr) {
 			ts = append(ts, t)
 		}
 	}
-	slices.SortFunc(ts, Target.Compare)
+	slices.SortFunc(ts, secrets.Target.Compare)
 	return ts
 }
 
 // rank is this replica's own place for a target among those that are due at one moment
 // (rendezvous hashing): a hint of who goes first, which needs no list of replicas.
-func (e *Engine) rank(t Target) uint32 {
+func (e *Engine) rank(t secrets.Target) uint32 {
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, e.policy.Owner+" "+t.String())
 	return h.Sum32()

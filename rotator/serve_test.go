@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestServeAndDrop has targets come and go while the engine runs.
@@ -26,7 +28,7 @@ func TestServeAndDrop(t *testing.T) {
 		if got := []int{m.setCalls(ts[0]), m.setCalls(ts[1]), m.setCalls(ts[2])}; fmt.Sprint(got) != "[1 1 1]" {
 			t.Errorf("rotations: %v", got)
 		}
-		e.Drop(ts[0], Target{SdkAppID: 99, Service: Transcode})
+		e.Drop(ts[0], secrets.Target{SdkAppID: 99, Service: secrets.Transcode})
 		m.change(func() { m.rings[ts[1]] = Snapshot{Version: 9} }) // removed by somebody
 		looks := func() (n int) { m.change(func() { n = m.looks }); return n }
 		time.Sleep(tablePolicy.Reconcile + time.Minute)
@@ -84,7 +86,7 @@ func TestUrgentFirst(t *testing.T) {
 		for _, target := range ts {
 			m.adoptedKey(target, "value-"+target.String())
 		}
-		var order []Target
+		var order []secrets.Target
 		e, _ := engineOn(t, m, "me", nil, func(ev Event) {
 			if ev.Step == StepStage && ev.Kind == Done {
 				m.change(func() { order = append(order, ev.Target) })
@@ -100,7 +102,7 @@ func TestUrgentFirst(t *testing.T) {
 		e.Ask(ByRevoke, ts[300])
 		time.Sleep(time.Hour)
 		stop()
-		place := map[Target]int{}
+		place := map[secrets.Target]int{}
 		for i, target := range order {
 			place[target] = i
 		}

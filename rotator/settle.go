@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // ErrUnsettled says that a rotation was not finished, and that a later run, or a daemon,
@@ -13,7 +15,7 @@ var ErrUnsettled = errors.New("not settled yet")
 
 // RolledBackError says that a rotation ended without a new key, and nothing has changed.
 type RolledBackError struct {
-	Target  Target
+	Target  secrets.Target
 	Failure Failure
 	RetryAt time.Time // when daemons try again by themselves
 	Err     error     // the answer, if this process got it itself
@@ -47,7 +49,7 @@ const (
 // Settle replaces the key of t now, or joins the rotation in hand, and returns when the new
 // key is in force. It is safe beside any number of other replicas. Its errors are a
 // *RolledBackError, or wrap ErrUnsettled.
-func (e *Engine) Settle(ctx context.Context, t Target, reason Reason) error {
+func (e *Engine) Settle(ctx context.Context, t secrets.Target, reason Reason) error {
 	tr := e.track(t)
 	began := e.clock.Now()
 	e.Ask(reason, t)
@@ -73,7 +75,7 @@ func (e *Engine) Settle(ctx context.Context, t Target, reason Reason) error {
 }
 
 // Begin starts a rotation of t, or joins the one in hand, and leaves it to the daemons.
-func (e *Engine) Begin(ctx context.Context, t Target, reason Reason) error {
+func (e *Engine) Begin(ctx context.Context, t secrets.Target, reason Reason) error {
 	tr := e.track(t)
 	began := e.clock.Now()
 	e.Ask(reason, t)

@@ -6,26 +6,28 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // sick is a Tencent that does not tell the key of some targets, and takes no key of more than 64 characters.
 type sick struct {
 	*memory
-	ill map[Target]bool
+	ill map[secrets.Target]bool
 }
 
-func (s *sick) KeyInForce(ctx context.Context, t Target) (Key, error) {
+func (s *sick) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	s.mu.Lock()
 	ill := s.ill[t]
 	s.mu.Unlock()
 	if ill {
-		return Key{}, &APIError{Class: Doubtful, Code: "InternalError", Action: "DescribeWhiteboardPushCallback", Target: t}
+		return secrets.Key{}, &APIError{Class: Doubtful, Code: "InternalError", Action: "DescribeWhiteboardPushCallback", Target: t}
 	}
 	return s.memory.KeyInForce(ctx, t)
 }
 
-func (s *sick) SetKey(ctx context.Context, t Target, k Key) (string, error) {
-	if len(k.Reveal()) > MaxKeyLength {
+func (s *sick) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
+	if len(k.Reveal()) > secrets.MaxKeyLength {
 		return "", &APIError{Class: Refused, Code: "InvalidParameter.CallbackKey", Target: t}
 	}
 	return s.memory.SetKey(ctx, t, k)
@@ -41,14 +43,14 @@ func TestSickTakeNoRoom(t *testing.T) {
 			m.adoptedKey(target, "value-"+target.String())
 		}
 		start := time.Now().Add(time.Hour)
-		e, _ := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time {
+		e, _ := engineOn(t, m, "me", func(_ secrets.Target, at time.Time) time.Time {
 			if at.Before(start) {
 				return start
 			}
 			return at.Add(24 * time.Hour)
 		}, nil)
 		e.stageRate, e.policy.Propagation = 1, 0
-		s := &sick{m, map[Target]bool{}}
+		s := &sick{m, map[secrets.Target]bool{}}
 		e.api = s
 		defer running(e, ts)()
 		time.Sleep(59 * time.Minute)
@@ -75,7 +77,7 @@ func TestPutOffIsLookedAt(t *testing.T) {
 			m.adoptedKey(target, "value-"+target.String())
 		}
 		start := time.Now().Add(time.Hour)
-		e, _ := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time {
+		e, _ := engineOn(t, m, "me", func(_ secrets.Target, at time.Time) time.Time {
 			if at.Before(start) {
 				return start
 			}
@@ -103,11 +105,11 @@ func TestLongKeyIsReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m, target := newMemory(), codecTarget
-		m.adoptedKey(target, strings.Repeat("k", MaxKeyLength+1))
+		m.adoptedKey(target, strings.Repeat("k", secrets.MaxKeyLength+1))
 		m.inForce[target] = keyF
-		e, _ := engineOn(t, m, "me", func(_ Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }, nil)
+		e, _ := engineOn(t, m, "me", func(_ secrets.Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }, nil)
 		e.api = &sick{m, nil}
-		defer running(e, []Target{target})()
+		defer running(e, []secrets.Target{target})()
 		time.Sleep(3 * time.Hour)
 		if k := m.keyring(target); k.Lookup(m.signing(target)) == nil {
 			t.Errorf("a foreign key is in force, though a new one was due: %s", describe(k))

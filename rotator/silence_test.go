@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // still is a clock that stands.
@@ -58,12 +60,12 @@ type tardy struct {
 	takes time.Duration
 }
 
-func (s tardy) Read(ctx context.Context, t Target) (Snapshot, error) {
+func (s tardy) Read(ctx context.Context, t secrets.Target) (Snapshot, error) {
 	time.Sleep(s.takes)
 	return s.memory.Read(ctx, t)
 }
 
-func (s tardy) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (s tardy) Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	time.Sleep(s.takes)
 	return s.memory.Write(ctx, t, k, version)
 }
@@ -122,7 +124,7 @@ func TestBusyReplica(t *testing.T) {
 	}
 	w := watch{key: keyP, since: 10 * s}
 	for _, c := range []struct {
-		key             Key
+		key             secrets.Key
 		renewed         int
 		lost, now, want time.Duration
 	}{{keyP, 0, 0, 20 * s, 10 * s}, {keyP, 0, 5 * s, 30 * s, 15 * s}, {keyP, 0, 40 * s, 40 * s, 40 * s}, {keyC, 0, 0, 50 * s, 50 * s}, {keyC, 0, 0, 60 * s, 50 * s},

@@ -1,11 +1,15 @@
 package rotator
 
-import "time"
+import (
+	"time"
+
+	"tiwkeyd/secrets"
+)
 
 // Standing is what a target looked like when the engine last dealt with it: for metrics and
 // pages. Keys are ids in it.
 type Standing struct {
-	Target  Target
+	Target  secrets.Target
 	At      time.Time // when the engine last dealt with it; zero: never yet
 	Read    bool      // its keyring, or that there is none, was read at least once
 	Adopted bool      // there is a keyring

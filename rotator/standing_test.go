@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // TestStandings tells of each target as the last visit left it, and holds no key.
@@ -25,8 +27,8 @@ func TestStandings(t *testing.T) {
 		})
 		stop := running(e, ts)
 		time.Sleep(time.Minute)
-		by := func() map[Target]Standing {
-			got := map[Target]Standing{}
+		by := func() map[secrets.Target]Standing {
+			got := map[secrets.Target]Standing{}
 			for _, s := range e.Standings() {
 				if got[s.Target] = s; strings.Contains(fmt.Sprintf("%+v %#v", s, s), "CANARY") {
 					t.Error("a key is in it")
@@ -68,7 +70,7 @@ func TestStalledLoop(t *testing.T) {
 		e, _ := engineOn(t, m, "me", nil, nil)
 		stop := running(e, ts)
 		time.Sleep(time.Hour)
-		if about, d := e.Stalled(); d != 0 || about != (Target{}) {
+		if about, d := e.Stalled(); d != 0 || about != (secrets.Target{}) {
 			t.Errorf("an engine that waits is stalled for %s at %s", d, about)
 		}
 		e.mu.Lock()
@@ -82,7 +84,7 @@ func TestStalledLoop(t *testing.T) {
 			}
 			e.progress.mu.Unlock()
 		}
-		if stalled == 0 || about != (Target{}) {
+		if stalled == 0 || about != (secrets.Target{}) {
 			t.Error("the loop waits for the lock, and that counts as a wait for events")
 		}
 		e.mu.Unlock()

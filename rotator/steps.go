@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // do carries out one step. An *APIError has been taken account of; ErrConflict and errStale
@@ -65,7 +67,7 @@ func (e *Engine) do(ctx context.Context, tr *track, a Action, w Wish) error {
 }
 
 func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
-	id, err := NewID(e.random)
+	id, err := secrets.NewID(e.random)
 	if err != nil {
 		return err
 	}
@@ -81,11 +83,11 @@ func (e *Engine) adopt(ctx context.Context, tr *track, now time.Time) error {
 }
 
 func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) error {
-	key, err := GenerateKey(e.random, e.policy.KeyLength)
+	key, err := secrets.GenerateKey(e.random, e.policy.KeyLength)
 	if err != nil {
 		return err
 	}
-	id, err := NewID(e.random)
+	id, err := secrets.NewID(e.random)
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 	if err := e.write(ctx, tr, k.staged(key, id, reason, now, e.policy.Of(k))); err != nil {
 		return err
 	}
-	tr.obs.Refused, tr.pushFails = Key{}, 0
+	tr.obs.Refused, tr.pushFails = secrets.Key{}, 0
 	return nil
 }
 
@@ -123,7 +125,7 @@ func (e *Engine) observe(ctx context.Context, tr *track, w Wish) error {
 	}
 	api := asAPIError(err)
 	tr.lookFails++
-	tr.obs.Key = Key{}
+	tr.obs.Key = secrets.Key{}
 	switch {
 	case api.Forbidden:
 		tr.obs.Sight, tr.obs.NextLook = Forbidden, now.Add(t.RetryMax)
@@ -182,7 +184,7 @@ func (e *Engine) writeFailure(ctx context.Context, tr *track, k *Keyring) error 
 // thing and does another, both are tried again more and more slowly.
 func (e *Engine) confirm(ctx context.Context, tr *track) error {
 	set, k := tr.set, tr.snap.Keyring
-	tr.set = Key{}
+	tr.set = secrets.Key{}
 	if set.IsZero() || tr.obs.Key.Equal(set) {
 		return nil
 	}
@@ -192,12 +194,12 @@ func (e *Engine) confirm(ctx context.Context, tr *track) error {
 	tr.pushFails++
 	err := e.pushFailed(ctx, tr, &APIError{Class: Doubtful, Action: "set the key", Target: tr.target, Code: "NotInForce",
 		Message: "Tencent answered that the key was set, but tells that another one is in force", Advice: "nothing: it is looked at and tried again"})
-	tr.obs.Sight, tr.obs.Key, tr.obs.NextLook = Unanswered, Key{}, tr.obs.NextPush
+	tr.obs.Sight, tr.obs.Key, tr.obs.NextLook = Unanswered, secrets.Key{}, tr.obs.NextPush
 	return err
 }
 
 // push sets the pending key.
-func (e *Engine) push(ctx context.Context, tr *track, key Key) error {
+func (e *Engine) push(ctx context.Context, tr *track, key secrets.Key) error {
 	api, err := e.set(ctx, tr, key)
 	switch {
 	case err != nil:
@@ -228,7 +230,7 @@ func (e *Engine) pushFailed(ctx context.Context, tr *track, api *APIError) error
 }
 
 // reassert sets the current key again.
-func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
+func (e *Engine) reassert(ctx context.Context, tr *track, key secrets.Key) error {
 	drifted := tr.obs.Sight == Seen && !tr.obs.Key.Equal(key)
 	api, err := e.set(ctx, tr, key)
 	if err == nil && (api == nil || api.Class != Doubtful) {
@@ -261,7 +263,7 @@ func (e *Engine) reassert(ctx context.Context, tr *track, key Key) error {
 // what was seen in force is foreign to it: a key is in the keyring before it is set.
 // What was known of Tencent's side is void after it, unless the answer itself has to serve as the
 // proof. err is the store's, or errStale; then nothing was sent.
-func (e *Engine) set(ctx context.Context, tr *track, key Key) (api *APIError, err error) {
+func (e *Engine) set(ctx context.Context, tr *track, key secrets.Key) (api *APIError, err error) {
 	counted := tr.counts(key)
 	if err := e.readAgain(ctx, tr); err != nil {
 		return nil, err

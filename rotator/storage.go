@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 const (
@@ -152,7 +154,7 @@ func (e *Engine) write(ctx context.Context, tr *track, k *Keyring) error {
 	if err != nil {
 		return fmt.Errorf("write the keyring of %s to %s: %w", tr.target, e.store, err)
 	}
-	tr.over = Key{}
+	tr.over = secrets.Key{}
 	// When it became readable the store will tell; this machine's clock may be wrong.
 	e.took(tr, Snapshot{Keyring: k, Version: version}, began)
 	return nil

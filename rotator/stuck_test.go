@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // stuck is a store and a Tencent of which one call never answers.
@@ -22,35 +24,35 @@ func (s *stuck) hang(ctx context.Context, in string) error {
 	return nil
 }
 
-func (s *stuck) Read(ctx context.Context, t Target) (Snapshot, error) {
+func (s *stuck) Read(ctx context.Context, t secrets.Target) (Snapshot, error) {
 	if err := s.hang(ctx, "read"); err != nil {
 		return Snapshot{}, err
 	}
 	return s.memory.Read(ctx, t)
 }
 
-func (s *stuck) Write(ctx context.Context, t Target, k *Keyring, version int64) (int64, error) {
+func (s *stuck) Write(ctx context.Context, t secrets.Target, k *Keyring, version int64) (int64, error) {
 	if err := s.hang(ctx, "write"); err != nil {
 		return 0, err
 	}
 	return s.memory.Write(ctx, t, k, version)
 }
 
-func (s *stuck) Purge(ctx context.Context, t Target, version int64) error {
+func (s *stuck) Purge(ctx context.Context, t secrets.Target, version int64) error {
 	if err := s.hang(ctx, "purge"); err != nil {
 		return err
 	}
 	return s.memory.Purge(ctx, t, version)
 }
 
-func (s *stuck) KeyInForce(ctx context.Context, t Target) (Key, error) {
+func (s *stuck) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	if err := s.hang(ctx, "look"); err != nil {
-		return Key{}, err
+		return secrets.Key{}, err
 	}
 	return s.memory.KeyInForce(ctx, t)
 }
 
-func (s *stuck) SetKey(ctx context.Context, t Target, k Key) (string, error) {
+func (s *stuck) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	if err := s.hang(ctx, "set"); err != nil {
 		return "", err
 	}
@@ -96,7 +98,7 @@ func TestStopBetweenSteps(t *testing.T) {
 // contested is a store that somebody else always writes to first.
 type contested struct{ *memory }
 
-func (contested) Write(context.Context, Target, *Keyring, int64) (int64, error) {
+func (contested) Write(context.Context, secrets.Target, *Keyring, int64) (int64, error) {
 	return 0, ErrConflict
 }
 

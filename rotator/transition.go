@@ -3,6 +3,8 @@ package rotator
 import (
 	"slices"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // The transitions give the keyring that a step writes, from the one it was decided on.
@@ -10,7 +12,7 @@ import (
 
 // adopted takes key, found in force at Tencent, as the current one; the zero Key means that
 // callbacks are unsigned so far. id names a key that the keyring does not have yet.
-func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy) *Keyring {
+func (k *Keyring) adopted(t secrets.Target, key secrets.Key, id string, now time.Time, p *Policy) *Keyring {
 	if k == nil {
 		n := &Keyring{Target: t, AcceptUnsigned: key.IsZero()}
 		if !key.IsZero() {
@@ -36,7 +38,7 @@ func (k *Keyring) adopted(t Target, key Key, id string, now time.Time, p *Policy
 
 // foreign is a key that was found in force: receivers come to know it only now, and other replicas' clocks may
 // be ahead.
-func foreign(key Key, id string, now time.Time, p *Policy) Entry {
+func foreign(key secrets.Key, id string, now time.Time, p *Policy) Entry {
 	return Entry{Key: key.Named(id), State: Current, CreatedAt: now, PushAfter: now.Add(p.Propagation + p.Timing.Skew), ActivatedAt: now}
 }
 
@@ -60,7 +62,7 @@ func (k *Keyring) restored(now time.Time, p *Policy) *Keyring {
 }
 
 // staged adds key as the pending one.
-func (k *Keyring) staged(key Key, rotationID string, reason Reason, now time.Time, p *Policy) *Keyring {
+func (k *Keyring) staged(key secrets.Key, rotationID string, reason Reason, now time.Time, p *Policy) *Keyring {
 	n := k.Clone()
 	pushAfter := now.Add(p.Propagation)
 	if reason == ByRevoke {
@@ -97,12 +99,12 @@ func (k *Keyring) claimed(now time.Time, p *Policy) *Keyring {
 }
 
 // tried is k before a request to set key is sent.
-func (k *Keyring) tried(key Key) *Keyring { return k.doubted(key, 1) }
+func (k *Keyring) tried(key secrets.Key) *Keyring { return k.doubted(key, 1) }
 
 // answered is k after a request to set key is over, and can bring it into force no more.
-func (k *Keyring) answered(key Key) *Keyring { return k.doubted(key, -1) }
+func (k *Keyring) answered(key secrets.Key) *Keyring { return k.doubted(key, -1) }
 
-func (k *Keyring) doubted(key Key, by int) *Keyring {
+func (k *Keyring) doubted(key secrets.Key, by int) *Keyring {
 	n := k.Clone()
 	if e := n.Lookup(key); e != nil {
 		e.Doubts = max(0, e.Doubts+by)
@@ -176,9 +178,9 @@ func (k *Keyring) rolledBack(f Failure, retryAt, now time.Time, p *Policy) *Keyr
 }
 
 // retired drops the previous keys whose time was over when the current one was seen.
-func (f *facts) retired() (*Keyring, []Key) {
+func (f *facts) retired() (*Keyring, []secrets.Key) {
 	n := f.Keyring.Clone()
-	var gone []Key
+	var gone []secrets.Key
 	n.Keys = slices.DeleteFunc(n.Keys, func(e Entry) bool {
 		if !f.retirable(&e) {
 			return false

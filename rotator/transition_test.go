@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
-func one(t *testing.T, k *Keyring, key Key) *Entry {
+func one(t *testing.T, k *Keyring, key secrets.Key) *Entry {
 	t.Helper()
 	e := k.Lookup(key)
 	if e == nil {
@@ -161,7 +163,7 @@ func TestAdopted(t *testing.T) {
 	if n.Current().Key.ID() != "f" || !n.RotatedAt.IsZero() || n.AcceptUnsigned {
 		t.Errorf("%+v", n)
 	}
-	if n := none.adopted(codecTarget, Key{}, "f", t0, &p); len(n.Keys) != 0 || !n.AcceptUnsigned {
+	if n := none.adopted(codecTarget, secrets.Key{}, "f", t0, &p); len(n.Keys) != 0 || !n.AcceptUnsigned {
 		t.Errorf("without a key: %+v", n)
 	}
 	n = settled().s.Keyring.adopted(codecTarget, keyF, "f", t0, &p)

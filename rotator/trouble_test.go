@@ -7,10 +7,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 // hourly is a schedule that comes every two hours.
-func hourly(_ Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }
+func hourly(_ secrets.Target, at time.Time) time.Time { return at.Add(2 * time.Hour) }
 
 // TestClockSetWrong has the machine's clock be far off for a while: nothing is done by it, and
 // nothing that was written by it holds the target up afterwards.
@@ -56,7 +58,7 @@ func TestBadTimesInTheKeyring(t *testing.T) {
 		"rotated": func(k *Keyring) { k.RotatedAt = far },
 		"retry":   func(k *Keyring) { k.Rotation = &Rotation{ID: "r", RetryAt: far, LastError: &Failure{}} },
 		"pending": func(k *Keyring) {
-			k.Keys = append(k.Keys, Entry{Key: NewKey("p", "value-p"), State: Pending, PushAfter: far})
+			k.Keys = append(k.Keys, Entry{Key: secrets.NewKey("p", "value-p"), State: Pending, PushAfter: far})
 			k.Rotation = &Rotation{ID: "r", Owner: "other", LeaseUntil: far, RetryAt: far}
 		},
 	} {
@@ -118,7 +120,7 @@ func TestKeyringLost(t *testing.T) {
 		stop := running(e, targets(1))
 		defer stop()
 		time.Sleep(time.Minute)
-		other := NewKey("", "value-of-somebody-else")
+		other := secrets.NewKey("", "value-of-somebody-else")
 		m.change(func() { m.inForce[target], m.rings[target] = other, Snapshot{Version: 9} })
 		time.Sleep(tablePolicy.Reconcile + time.Second)
 		if k := m.keyring(target); k == nil || k.Lookup(other) == nil {
@@ -331,7 +333,7 @@ func TestClockSetBackDuringALook(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		ours := m.adoptedKey(target, "value")
 		m.latency = time.Millisecond
-		m.inForce[target] = NewKey("", "value-of-somebody-else")
+		m.inForce[target] = secrets.NewKey("", "value-of-somebody-else")
 		m.ahead = 4 * time.Hour
 		m.onLook = func() { m.change(func() { m.ahead = 0 }) }
 		e, _ := engineOn(t, m, "me", nil, nil)
@@ -352,7 +354,7 @@ func TestClockSetRight(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		ours := m.adoptedKey(target, "value")
 		m.latency = time.Millisecond
-		m.inForce[target] = NewKey("", "value-of-somebody-else")
+		m.inForce[target] = secrets.NewKey("", "value-of-somebody-else")
 		m.ahead = 8 * time.Hour
 		e, _ := engineOn(t, m, "me", nil, nil)
 		stop := running(e, targets(1))
@@ -376,7 +378,7 @@ func TestReassertLags(t *testing.T) {
 			m.adoptedKey(target, "value")
 			m.latency = time.Millisecond
 			m.lag = lag
-			m.inForce[target] = NewKey("", "value-of-somebody-else")
+			m.inForce[target] = secrets.NewKey("", "value-of-somebody-else")
 			e, log := engineOn(t, m, "me", nil, nil)
 			stop := running(e, targets(1))
 			time.Sleep(time.Hour)
@@ -399,7 +401,7 @@ func TestAskedDuringALook(t *testing.T) {
 		m, target := newMemory(), targets(1)[0]
 		m.adoptedKey(target, "value")
 		m.lookErrs = refuse(1, Refused, "ResourceUnavailable.ServiceExpired")
-		e, _ := engineOn(t, m, "me", func(Target, time.Time) time.Time { return time.Unix(0, 0) }, nil)
+		e, _ := engineOn(t, m, "me", func(secrets.Target, time.Time) time.Time { return time.Unix(0, 0) }, nil)
 		m.onLook = func() { e.Ask(BySignal, target) }
 		stop := running(e, targets(1))
 		time.Sleep(tablePolicy.Propagation + time.Minute)

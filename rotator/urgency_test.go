@@ -4,14 +4,16 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"tiwkeyd/secrets"
 )
 
 func TestUrgency(t *testing.T) {
 	t.Parallel()
 	now := NewSystemClock().Now()
-	settled := &Keyring{Keys: []Entry{{Key: NewKey("c", "c"), State: Current}}}
+	settled := &Keyring{Keys: []Entry{{Key: secrets.NewKey("c", "c"), State: Current}}}
 	pending := func(reason Reason, since time.Duration) *Keyring {
-		return &Keyring{Keys: []Entry{{Key: NewKey("c", "c"), State: Current}, {Key: NewKey("p", "p"), State: Pending, PushAfter: now.Add(-since)}}, Rotation: &Rotation{Reason: reason}}
+		return &Keyring{Keys: []Entry{{Key: secrets.NewKey("c", "c"), State: Current}, {Key: secrets.NewKey("p", "p"), State: Pending, PushAfter: now.Add(-since)}}, Rotation: &Rotation{Reason: reason}}
 	}
 	e, _ := engineOn(t, newMemory(), "me", nil, nil)
 	for i, r := range []struct {
@@ -39,9 +41,9 @@ func TestUrgency(t *testing.T) {
 		}
 	}
 	for _, r := range []struct {
-		inForce Key
+		inForce secrets.Key
 		want    Urgency
-	}{{Key{}, Alarm}, {keyF, Alarm}, {settled.CallbackKey(), Routine}} {
+	}{{secrets.Key{}, Alarm}, {keyF, Alarm}, {settled.CallbackKey(), Routine}} {
 		tr := &track{snap: Snapshot{Keyring: settled}, obs: Observation{Sight: Seen, Key: r.inForce}}
 		if got := e.urgency(tr, Action{Step: StepReassert}, Wish{}); got != r.want {
 			t.Errorf("%s is in force: %s, want %s", r.inForce, got, r.want)

@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
 // TestOddAnswers has answers that are none, whatever they look like.
 func TestOddAnswers(t *testing.T) {
 	t.Parallel()
-	tg, key := target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)
+	tg, key := target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey)
 	for name, c := range map[string]struct {
 		status    int
 		body      string
@@ -62,7 +63,7 @@ func TestEventStream(t *testing.T) {
 	}))
 	defer s.Close()
 	c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
-	if k, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err != nil || k.Reveal() != "x" {
+	if k, err := c.KeyInForce(t.Context(), target(secrets.WhiteboardPush)); err != nil || k.Reveal() != "x" {
 		t.Errorf("%v, %v", k, err)
 	}
 }
@@ -80,7 +81,7 @@ func TestDoubtIsNotSentTwice(t *testing.T) {
 	for _, f := range []tiwtest.Fault{tiwtest.ApplyThenDrop(), tiwtest.ApplyThenError(), tiwtest.Refuse("ResourceUnavailable.ServiceExpired")} {
 		before := s.Calls("SetWhiteboardPushCallbackKey")
 		s.Plan("Set", 0, f)
-		if _, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err == nil {
+		if _, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey)); err == nil {
 			t.Errorf("%s: no error", f)
 		}
 		if got := s.Calls("SetWhiteboardPushCallbackKey") - before; got != 1 {
@@ -100,7 +101,7 @@ func TestRateIsKept(t *testing.T) {
 	defer c.Close()
 	began := time.Now()
 	for range 5 {
-		if _, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err != nil {
+		if _, err := c.KeyInForce(t.Context(), target(secrets.WhiteboardPush)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -119,7 +120,7 @@ func TestSDKIsQuiet(t *testing.T) {
 	out, errs := os.Stdout, os.Stderr
 	os.Stdout, os.Stderr = w, w
 	log.SetOutput(w)
-	_, setErr := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	_, setErr := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 	os.Stdout, os.Stderr = out, errs
 	log.SetOutput(errs)
 	_ = w.Close()
@@ -132,7 +133,7 @@ func TestSDKIsQuiet(t *testing.T) {
 // TestExplainAnythingElse has an error that neither the SDK nor this client made.
 func TestExplainAnythingElse(t *testing.T) {
 	t.Parallel()
-	e := explain("Set", target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey), fmt.Errorf("odd: %s", canaryKey))
+	e := explain("Set", target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey), fmt.Errorf("odd: %s", canaryKey))
 	e.Err = nil
 	check(t, "an error of no known kind", e, doubt, "ClientError")
 }
@@ -150,7 +151,7 @@ func TestNoOtherRegion(t *testing.T) {
 func TestSpaceAround(t *testing.T) {
 	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
-	tg := target(rotator.WhiteboardPush)
+	tg := target(secrets.WhiteboardPush)
 	for told, want := range map[string]string{canaryKey: canaryKey, " " + canaryKey + "\n": canaryKey, "\t" + canaryKey: canaryKey, "two words": "two words", " \n": ""} {
 		s.SetKey(app, string(tg.Service), told)
 		if got, err := c.KeyInForce(t.Context(), tg); err != nil || got.Reveal() != want {
@@ -161,7 +162,7 @@ func TestSpaceAround(t *testing.T) {
 
 func TestRedact(t *testing.T) {
 	t.Parallel()
-	if got := redact("a "+canaryKey+" b \xff", rotator.NewKey("public", canaryKey)) + redact("c", rotator.Key{}); got != "a [public] b ?c" {
+	if got := redact("a "+canaryKey+" b \xff", secrets.NewKey("public", canaryKey)) + redact("c", secrets.Key{}); got != "a [public] b ?c" {
 		t.Errorf("%q", got)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Facts of the API (SetWhiteboardPushCallbackKey and its like).
@@ -34,15 +35,15 @@ const (
 const callTimeout = 10 * time.Second
 
 // apis names the pair of calls of each service.
-var apis = map[rotator.Service]struct{ set, describe string }{
-	rotator.WhiteboardPush:  {"SetWhiteboardPushCallbackKey", "DescribeWhiteboardPushCallback"},
-	rotator.OnlineRecord:    {"SetOnlineRecordCallbackKey", "DescribeOnlineRecordCallback"},
-	rotator.Transcode:       {"SetTranscodeCallbackKey", "DescribeTranscodeCallback"},
-	rotator.VideoGeneration: {"SetVideoGenerationTaskCallbackKey", "DescribeVideoGenerationTaskCallback"},
+var apis = map[secrets.Service]struct{ set, describe string }{
+	secrets.WhiteboardPush:  {"SetWhiteboardPushCallbackKey", "DescribeWhiteboardPushCallback"},
+	secrets.OnlineRecord:    {"SetOnlineRecordCallbackKey", "DescribeOnlineRecordCallback"},
+	secrets.Transcode:       {"SetTranscodeCallbackKey", "DescribeTranscodeCallback"},
+	secrets.VideoGeneration: {"SetVideoGenerationTaskCallbackKey", "DescribeVideoGenerationTaskCallback"},
 }
 
 // APIs names the calls that set and read back the key of a service, as Tencent does.
-func APIs(s rotator.Service) (set, describe string) { return apis[s].set, apis[s].describe }
+func APIs(s secrets.Service) (set, describe string) { return apis[s].set, apis[s].describe }
 
 // Options are a Client's settings.
 type Options struct {
@@ -108,7 +109,7 @@ func ParseEndpoint(endpoint string) (scheme, host string, err error) {
 }
 
 // Actions gives the names of the calls that set and read a service's key.
-func Actions(s rotator.Service) (set, describe string) { return apis[s].set, apis[s].describe }
+func Actions(s secrets.Service) (set, describe string) { return apis[s].set, apis[s].describe }
 
 // ServerTime gives the time that the endpoint stamps its answers with, to the second, and the
 // zero time if it stamps none. It needs no credential and asks for nothing: whatever answers will do.
@@ -179,11 +180,11 @@ type answer struct {
 }
 
 // SetKey is Set…CallbackKey. It never sends an empty key, which would delete the one in force.
-func (c *Client) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
+func (c *Client) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	action := apis[t.Service].set
 	value := k.Reveal()
-	if value == "" || len(value) > rotator.MaxKeyLength {
-		return "", notSent(action, t, fmt.Errorf("a key of %d characters is not one to set (1 to %d)", len(value), rotator.MaxKeyLength))
+	if value == "" || len(value) > secrets.MaxKeyLength {
+		return "", notSent(action, t, fmt.Errorf("a key of %d characters is not one to set (1 to %d)", len(value), secrets.MaxKeyLength))
 	}
 	got, err := c.call(ctx, action, t, k, func(base *tchttp.BaseRequest) tchttp.Request {
 		return &setRequest{BaseRequest: base, SdkAppID: &t.SdkAppID, CallbackKey: &value}
@@ -195,24 +196,24 @@ func (c *Client) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (s
 }
 
 // KeyInForce is Describe…Callback.
-func (c *Client) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+func (c *Client) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	action := apis[t.Service].describe
-	got, err := c.call(ctx, action, t, rotator.Key{}, func(base *tchttp.BaseRequest) tchttp.Request {
+	got, err := c.call(ctx, action, t, secrets.Key{}, func(base *tchttp.BaseRequest) tchttp.Request {
 		return &describeRequest{BaseRequest: base, SdkAppID: &t.SdkAppID}
 	})
 	if err != nil {
-		return rotator.Key{}, err
+		return secrets.Key{}, err
 	}
 	if got.Response.CallbackKey == nil {
-		return rotator.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey", *got.Response.RequestID)
+		return secrets.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey", *got.Response.RequestID)
 	}
 	// Space around it is not the key's: a receiver that was given it would refuse everything.
-	return rotator.NewKey("", strings.TrimSpace(*got.Response.CallbackKey)), nil
+	return secrets.NewKey("", strings.TrimSpace(*got.Response.CallbackKey)), nil
 }
 
 // call sends one request, and once more if Tencent says that the credential is wrong and
 // there is another one by now: such a refusal is definite, so nothing is sent twice.
-func (c *Client) call(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request) (*answer, error) {
+func (c *Client) call(ctx context.Context, action string, t secrets.Target, k secrets.Key, request func(*tchttp.BaseRequest) tchttp.Request) (*answer, error) {
 	if action == "" {
 		return nil, notSent("call", t, fmt.Errorf("the service %q is unknown", t.Service))
 	}
@@ -236,7 +237,7 @@ func (c *Client) call(ctx context.Context, action string, t rotator.Target, k ro
 	return nil, apiErr
 }
 
-func (c *Client) send(ctx context.Context, action string, t rotator.Target, k rotator.Key, request func(*tchttp.BaseRequest) tchttp.Request, used Credential) (*answer, *rotator.APIError) {
+func (c *Client) send(ctx context.Context, action string, t secrets.Target, k secrets.Key, request func(*tchttp.BaseRequest) tchttp.Request, used Credential) (*answer, *rotator.APIError) {
 	place, err := c.limits[action].Wait(ctx)
 	if err != nil {
 		return nil, notSent(action, t, fmt.Errorf("wait for a place within the rate limit: %w", err))

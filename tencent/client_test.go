@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -52,7 +53,7 @@ func client(t *testing.T, url string, credentials Credentials) *Client {
 	return c
 }
 
-func target(s rotator.Service) rotator.Target { return rotator.Target{SdkAppID: app, Service: s} }
+func target(s secrets.Service) secrets.Target { return secrets.Target{SdkAppID: app, Service: s} }
 
 // check wants an error of a class and code, and that it shows no secret.
 func check(t *testing.T, name string, err error, class rotator.Class, code string) *rotator.APIError {
@@ -77,12 +78,12 @@ func check(t *testing.T, name string, err error, class rotator.Class, code strin
 func TestAllServices(t *testing.T) {
 	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
-	for _, service := range rotator.Services() {
+	for _, service := range secrets.Services() {
 		tg := target(service)
 		if k, err := c.KeyInForce(t.Context(), tg); err != nil || !k.IsZero() {
 			t.Errorf("%s: before: %v, %v", service, k, err)
 		}
-		key := rotator.NewKey("id", canaryKey+string(service[:3]))
+		key := secrets.NewKey("id", canaryKey+string(service[:3]))
 		id, err := c.SetKey(t.Context(), tg, key)
 		if err != nil || id == "" {
 			t.Errorf("%s: set: %q, %v", service, id, err)
@@ -103,7 +104,7 @@ func TestAllServices(t *testing.T) {
 func TestCodes(t *testing.T) {
 	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
-	key := rotator.NewKey("id", canaryKey)
+	key := secrets.NewKey("id", canaryKey)
 	for code, class := range map[string]rotator.Class{
 		"AuthFailure": refused, "AuthFailure.InvalidAuthorization": refused, "AuthFailure.InvalidSecretId": refused, "AuthFailure.MFAFailure": refused,
 		"AuthFailure.SecretIdNotFound": refused, "AuthFailure.SignatureFailure": refused, "AuthFailure.TokenFailure": refused, "AuthFailure.UnauthorizedOperation": refused,
@@ -120,7 +121,7 @@ func TestCodes(t *testing.T) {
 		"ResponseSizeLimitExceeded": doubt, "SomethingNew": doubt, "AuthFailureX": doubt, "InvalidParameterX": doubt,
 	} {
 		s.Plan("Set", app, tiwtest.Refuse(code))
-		_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), key)
+		_, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), key)
 		api := check(t, code, err, class, code)
 		if api.RequestID == "" || api.Message == "" {
 			t.Errorf("%s: RequestId %q, message %q", code, api.RequestID, api.Message)
@@ -133,7 +134,7 @@ func TestCodes(t *testing.T) {
 	if s.KeyInForce(app, "whiteboard-push") != "" {
 		t.Error("a refused call changed the key")
 	}
-	unknownApp := rotator.Target{SdkAppID: 5, Service: rotator.WhiteboardPush}
+	unknownApp := secrets.Target{SdkAppID: 5, Service: secrets.WhiteboardPush}
 	_, err := c.SetKey(t.Context(), unknownApp, key)
 	check(t, "unknown application", err, refused, "UnauthorizedOperation.SdkAppId")
 }
@@ -142,7 +143,7 @@ func TestCodes(t *testing.T) {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
-	tg := target(rotator.WhiteboardPush)
+	tg := target(secrets.WhiteboardPush)
 	for _, f := range []struct {
 		fault   tiwtest.Fault
 		code    string
@@ -157,7 +158,7 @@ func TestFaults(t *testing.T) {
 	} {
 		s.SetKey(app, "whiteboard-push", "old")
 		s.Plan("Set", 0, f.fault)
-		key := rotator.NewKey("id", canaryKey)
+		key := secrets.NewKey("id", canaryKey)
 		_, err := c.SetKey(t.Context(), tg, key)
 		check(t, f.fault.String(), err, doubt, f.code)
 		if applied := s.KeyInForce(app, "whiteboard-push") == canaryKey; applied != f.applied {
@@ -171,7 +172,7 @@ func TestFaults(t *testing.T) {
 	for _, f := range []tiwtest.Fault{tiwtest.SlowLoris(), tiwtest.Delay(time.Hour)} {
 		s.Plan("Set", 0, f)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		_, err := c.SetKey(ctx, tg, rotator.NewKey("id", canaryKey))
+		_, err := c.SetKey(ctx, tg, secrets.NewKey("id", canaryKey))
 		cancel()
 		var api *rotator.APIError
 		if !errors.As(err, &api) || api.Class != doubt || !strings.HasPrefix(api.Code, "ClientError.") || strings.Contains(err.Error(), "CANARY") {
@@ -181,7 +182,7 @@ func TestFaults(t *testing.T) {
 	applied := make(chan tiwtest.Applied, 1)
 	s.OnApply(func(a tiwtest.Applied) { applied <- a })
 	s.Plan("Set", 0, tiwtest.DropThenApply(50*time.Millisecond))
-	_, err := c.SetKey(t.Context(), tg, rotator.NewKey("id", "late"))
+	_, err := c.SetKey(t.Context(), tg, secrets.NewKey("id", "late"))
 	check(t, "late", err, doubt, "ClientError.NetworkError")
 	if a := <-applied; !a.Late || a.Key != "late" {
 		t.Errorf("%+v", a.Late)
@@ -194,20 +195,20 @@ func TestFaults(t *testing.T) {
 func TestNeverSent(t *testing.T) {
 	t.Parallel()
 	s, c := start(t, tiwtest.Options{})
-	tg := target(rotator.WhiteboardPush)
+	tg := target(secrets.WhiteboardPush)
 	s.SetKey(app, "whiteboard-push", "old")
-	for name, k := range map[string]rotator.Key{"empty": {}, "too long": rotator.NewKey("id", strings.Repeat("CANARY", 11))} {
+	for name, k := range map[string]secrets.Key{"empty": {}, "too long": secrets.NewKey("id", strings.Repeat("CANARY", 11))} {
 		_, err := c.SetKey(t.Context(), tg, k)
 		check(t, name, err, forNow, codeNotSent)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := c.SetKey(cancelled, tg, rotator.NewKey("id", canaryKey))
+	_, err := c.SetKey(cancelled, tg, secrets.NewKey("id", canaryKey))
 	check(t, "cancelled", err, forNow, codeNotSent)
-	_, err = c.SetKey(t.Context(), rotator.Target{SdkAppID: app, Service: "odd"}, rotator.NewKey("id", canaryKey))
+	_, err = c.SetKey(t.Context(), secrets.Target{SdkAppID: app, Service: "odd"}, secrets.NewKey("id", canaryKey))
 	check(t, "unknown service", err, forNow, codeNotSent)
 	none := client(t, s.URL, &source{name: "nowhere", fetch: func(context.Context) (Credential, error) { return Credential{}, errors.New("nobody home") }})
-	_, err = none.SetKey(t.Context(), tg, rotator.NewKey("id", canaryKey))
+	_, err = none.SetKey(t.Context(), tg, secrets.NewKey("id", canaryKey))
 	check(t, "no credential", err, forNow, codeNotSent)
 	if s.Calls("SetWhiteboardPushCallbackKey") != 0 || s.KeyInForce(app, "whiteboard-push") != "old" {
 		t.Error("something was sent")
@@ -239,13 +240,13 @@ func TestLateByEitherClock(t *testing.T) {
 		defer cancel()
 		sets := s.Calls("SetWhiteboardPushCallbackKey")
 		late.Store(true)
-		_, err = c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		_, err = c.SetKey(ctx, target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 		check(t, name, err, forNow, codeNotSent)
 		if s.Calls("SetWhiteboardPushCallbackKey") != sets {
 			t.Errorf("%s: it was sent", name)
 		}
 		late.Store(false)
-		if _, err := c.SetKey(ctx, target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err != nil {
+		if _, err := c.SetKey(ctx, target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey)); err != nil {
 			t.Errorf("%s, in time: %v", name, err)
 		}
 	}
@@ -267,7 +268,7 @@ func TestRedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		s := httptest.NewServer(http.RedirectHandler(other.URL, status))
 		c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
-		_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		_, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 		check(t, fmt.Sprint(status), err, doubt, "ClientError.NetworkError")
 		c.Close()
 		s.Close()
@@ -290,7 +291,7 @@ func TestEndlessAnswer(t *testing.T) {
 	}))
 	defer s.Close()
 	c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
-	_, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush))
+	_, err := c.KeyInForce(t.Context(), target(secrets.WhiteboardPush))
 	check(t, "endless", err, doubt, "ClientError.ParseJsonError")
 	if len(err.Error()) > 1000 {
 		t.Errorf("the error has %d characters", len(err.Error()))
@@ -310,17 +311,17 @@ func TestRateLimit(t *testing.T) {
 	fast := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
 	var limited int
 	for range 6 {
-		_, err := fast.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+		_, err := fast.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 		if err != nil {
 			check(t, "too fast", err, forNow, "RequestLimitExceeded")
 			limited++
 		}
 	}
-	if set, _ := APIs(rotator.WhiteboardPush); limited == 0 || fast.Limits()[set].Exceeded != int64(limited) {
+	if set, _ := APIs(secrets.WhiteboardPush); limited == 0 || fast.Limits()[set].Exceeded != int64(limited) {
 		t.Errorf("the server refused %d, the limiter knows of %d", limited, fast.Limits()[set].Exceeded)
 	}
 	// Another API has a limit of its own.
-	if _, err := fast.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err != nil {
+	if _, err := fast.KeyInForce(t.Context(), target(secrets.WhiteboardPush)); err != nil {
 		t.Errorf("another API: %v", err)
 	}
 	c, err := New(Options{Endpoint: s.URL, Rate: 3})
@@ -345,7 +346,7 @@ func TestErrorWithoutCode(t *testing.T) {
 	}))
 	defer s.Close()
 	c := client(t, s.URL, Static(NewCredential(secretID, secretKey, "")))
-	_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	_, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 	if api := check(t, "no code", err, doubt, codeUnexpected); api.RequestID != "r-9" {
 		t.Errorf("%v", err)
 	}

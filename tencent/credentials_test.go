@@ -13,7 +13,7 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
 	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -78,7 +78,7 @@ func TestRenewedCredential(t *testing.T) {
 	current := NewCredential(secretID, secretKey, "")
 	src := &source{name: "test", fetch: func(context.Context) (Credential, error) { asked.Add(1); return current, nil }}
 	c := client(t, s.URL, src)
-	tg, key := target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)
+	tg, key := target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey)
 	for range 3 {
 		if _, err := c.SetKey(t.Context(), tg, key); err != nil {
 			t.Fatal(err)
@@ -116,7 +116,7 @@ func TestRoleCredential(t *testing.T) {
 	c := client(t, s.URL, &source{name: "sts", fetch: func(context.Context) (Credential, error) {
 		return NewCredential(fmt.Sprint("AKID", fetches.Add(1)), secretKey, "t"), nil
 	}})
-	_, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey))
+	_, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey))
 	check(t, "unknown role", err, refused, "AuthFailure.SecretIdNotFound")
 	if n := fetches.Load(); n != 2 {
 		t.Errorf("the source was asked %d times", n)

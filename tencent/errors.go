@@ -7,6 +7,7 @@ import (
 	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Codes of this side, in the SDK's manner.
@@ -88,7 +89,7 @@ func aboutCredential(code string) bool {
 	return r.renew
 }
 
-func classify(action string, t rotator.Target, code, message, requestID string) *rotator.APIError {
+func classify(action string, t secrets.Target, code, message, requestID string) *rotator.APIError {
 	r, known := lookUp(code)
 	if !known {
 		r = row{class: doubt, meaning: "a code that is not known", advice: "nothing: it is looked at and tried again"}
@@ -97,7 +98,7 @@ func classify(action string, t rotator.Target, code, message, requestID string) 
 		Meaning: r.meaning, Advice: r.advice, Forbidden: r.forbidden}
 }
 
-func notSent(action string, t rotator.Target, err error) *rotator.APIError {
+func notSent(action string, t secrets.Target, err error) *rotator.APIError {
 	e := classify(action, t, codeNotSent, err.Error(), "")
 	e.Err = err
 	return e
@@ -105,7 +106,7 @@ func notSent(action string, t rotator.Target, err error) *rotator.APIError {
 
 // redact puts k's id where its value stands in s, which came from outside (an API's message, a
 // proxy's error page).
-func redact(s string, k rotator.Key) string {
+func redact(s string, k secrets.Key) string {
 	if !k.IsZero() {
 		s = strings.ReplaceAll(s, k.Reveal(), "["+k.String()+"]")
 	}
@@ -115,7 +116,7 @@ func redact(s string, k rotator.Key) string {
 // explain turns an error of the SDK into ours. The SDK quotes whole answers in its messages,
 // and an answer of Describe has the key in it: such a message is replaced. Tencent's own
 // messages are kept, but for the key that was sent.
-func explain(action string, t rotator.Target, k rotator.Key, err error) *rotator.APIError {
+func explain(action string, t secrets.Target, k secrets.Key, err error) *rotator.APIError {
 	if errors.Is(err, errTooLate) {
 		return notSent(action, t, errTooLate)
 	}

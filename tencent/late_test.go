@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -96,14 +96,14 @@ func TestAnswersAreTimed(t *testing.T) {
 	const set, describe = "SetWhiteboardPushCallbackKey", "DescribeWhiteboardPushCallback"
 	timed := func(api string) bool { return c.limits[api].delays.usual > 0 }
 	s.Plan(describe, app, tiwtest.Drop())
-	if _, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err == nil || timed(describe) {
+	if _, err := c.KeyInForce(t.Context(), target(secrets.WhiteboardPush)); err == nil || timed(describe) {
 		t.Errorf("a broken connection: %v, timed: %t", err, timed(describe))
 	}
-	if _, err := c.KeyInForce(t.Context(), target(rotator.WhiteboardPush)); err != nil || !timed(describe) {
+	if _, err := c.KeyInForce(t.Context(), target(secrets.WhiteboardPush)); err != nil || !timed(describe) {
 		t.Errorf("an answer: %v, timed: %t", err, timed(describe))
 	}
 	s.Plan(set, app, tiwtest.Refuse("ResourceUnavailable.ServiceExpired"))
-	if _, err := c.SetKey(t.Context(), target(rotator.WhiteboardPush), rotator.NewKey("id", canaryKey)); err == nil || !timed(set) {
+	if _, err := c.SetKey(t.Context(), target(secrets.WhiteboardPush), secrets.NewKey("id", canaryKey)); err == nil || !timed(set) {
 		t.Errorf("an error: %v, timed: %t", err, timed(set))
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -50,7 +50,7 @@ func TestServerTime(t *testing.T) {
 
 func TestActions(t *testing.T) {
 	t.Parallel()
-	for _, s := range rotator.Services() {
+	for _, s := range secrets.Services() {
 		if set, describe := Actions(s); !strings.HasPrefix(set, "Set") || !strings.HasPrefix(describe, "Describe") {
 			t.Errorf("%s: %q and %q", s, set, describe)
 		}

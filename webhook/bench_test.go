@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -95,4 +95,4 @@ func compare(b *testing.B, unit string, ours, theirs func()) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func generate() (Key, error) { return rotator.GenerateKey(nil, rotator.DefaultKeyLength) }
+func generate() (Key, error) { return secrets.GenerateKey(nil, secrets.DefaultKeyLength) }

@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // place is where keys are kept in these tests.
@@ -35,7 +35,7 @@ func newPlace(values ...string) *place {
 func crowd(n int) (*place, []Target) {
 	p, targets := newPlace(), make([]Target, n)
 	for i := range targets {
-		targets[i] = Target{SdkAppID: int64(i + 1), Service: rotator.Transcode}
+		targets[i] = Target{SdkAppID: int64(i + 1), Service: secrets.Transcode}
 		p.put(targets[i], fmt.Sprint(i))
 	}
 	return p, targets
@@ -46,7 +46,7 @@ func (p *place) put(t Target, values ...string) {
 	defer p.mu.Unlock()
 	k := Keys{SdkAppID: t.SdkAppID}
 	for _, v := range values {
-		k.Accept = append(k.Accept, rotator.NewKey("id-"+v, v))
+		k.Accept = append(k.Accept, secrets.NewKey("id-"+v, v))
 	}
 	p.keys[t] = k
 }
@@ -335,7 +335,7 @@ func TestCacheServices(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace("push")
-		record := Target{SdkAppID: testApp, Service: rotator.OnlineRecord}
+		record := Target{SdkAppID: testApp, Service: secrets.OnlineRecord}
 		c := NewCache(t.Context(), p, CacheOptions{}, record, testTarget)
 		defer c.Close()
 		time.Sleep(time.Second)

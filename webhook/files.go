@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // maxFile is the largest file that is read for keys.
@@ -108,10 +108,10 @@ func ParseKeys(t Target, content []byte) (Keys, error) {
 		if line == "" {
 			continue
 		}
-		if len(line) > rotator.MaxKeyLength || strings.ContainsAny(line, " \t\"{}[],:") {
+		if len(line) > secrets.MaxKeyLength || strings.ContainsAny(line, " \t\"{}[],:") {
 			return Keys{}, fmt.Errorf("line %d is not a key, and the whole is not the JSON of a keyring", n)
 		}
-		keys.Accept = append(keys.Accept, rotator.NewKey(fmt.Sprintf("line-%d", n), line))
+		keys.Accept = append(keys.Accept, secrets.NewKey(fmt.Sprintf("line-%d", n), line))
 	}
 	if len(keys.Accept) == 0 {
 		return Keys{}, errors.New("there is no key in it")

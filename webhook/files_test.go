@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 )
 
@@ -17,8 +18,8 @@ import (
 func stored(t testing.TB) *rotator.Keyring {
 	t.Helper()
 	return &rotator.Keyring{Target: testTarget, RotatedAt: time.Now(), Rotation: &rotator.Rotation{ID: "r", Reason: rotator.BySchedule}, Keys: []rotator.Entry{
-		{Key: rotator.NewKey("p", "CANARY-previous"), State: rotator.Previous}, {Key: rotator.NewKey("c", canaryA), State: rotator.Current},
-		{Key: rotator.NewKey("n", canaryB), State: rotator.Pending}}}
+		{Key: secrets.NewKey("p", "CANARY-previous"), State: rotator.Previous}, {Key: secrets.NewKey("c", canaryA), State: rotator.Current},
+		{Key: secrets.NewKey("n", canaryB), State: rotator.Pending}}}
 }
 
 func TestReaders(t *testing.T) {
@@ -51,7 +52,7 @@ func TestReaders(t *testing.T) {
 			}
 		}
 	}
-	other := Target{SdkAppID: 7, Service: rotator.WhiteboardPush}
+	other := Target{SdkAppID: 7, Service: secrets.WhiteboardPush}
 	for _, r := range []Reader{File(filepath.Join(dir, "none")), FileStore(dir), Files{}, File(dir)} {
 		if _, err := r.ReadKeys(t.Context(), other); err == nil || r.String() == "" {
 			t.Errorf("%s: %v", r, err)

@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // TestRoomAsked: room is asked for what is long, in chunks or not, once, and for as much as it takes.
@@ -213,7 +213,7 @@ func TestOtherKeyrings(t *testing.T) {
 		target  Target
 		want    bool
 	}{{`{"accept":["x"]}`, testTarget, true}, {`{"accept":["x"],"service":"transcode"}`, anyService, true}, {`{"accept":["x"],"service":"transcode"}`, testTarget, false},
-		{`{"accept":["x"],"sdk_app_id":7}`, anyService, false}, {`{"accept":["x"],"service":"` + string(rotator.WhiteboardPush) + `"}`, testTarget, true}} {
+		{`{"accept":["x"],"sdk_app_id":7}`, anyService, false}, {`{"accept":["x"],"service":"` + string(secrets.WhiteboardPush) + `"}`, testTarget, true}} {
 		t.Setenv("KEYS", " \n"+c.content)
 		keys, err := Environment("KEYS", c.target)
 		if (err == nil) != c.want || len(keys) != map[bool]int{true: 1}[c.want] {

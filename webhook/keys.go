@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // DecodeKeys reads from a keyring's JSON what a receiver has to know, and no more: a keyring
@@ -49,7 +49,7 @@ func DecodeKeys(t Target, keyring []byte) (Keys, error) {
 		if id == "" {
 			id = fmt.Sprintf("accept[%d]", i)
 		}
-		keys.Accept = append(keys.Accept, rotator.NewKey(id, value))
+		keys.Accept = append(keys.Accept, secrets.NewKey(id, value))
 	}
 	return keys, nil
 }

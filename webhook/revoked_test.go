@@ -12,14 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // TestCacheRevokedStays: what was once read to be revoked is never accepted again, by whatever way
 // the key comes back. A Reader that lists no revoked key is as ever.
 func TestCacheRevokedStays(t *testing.T) {
 	t.Parallel()
-	key := func(id, value string) Key { return rotator.NewKey(id, value) }
+	key := func(id, value string) Key { return secrets.NewKey(id, value) }
 	leaked := key("leaked", "CANARY-leaked")
 	both := []Revoked{{ID: "leaked", Fingerprint: leaked.Fingerprint()}}
 	with := func(version int64, revoked []Revoked, accept ...Key) Keys {
@@ -95,7 +95,7 @@ func TestCacheRevokedStays(t *testing.T) {
 func TestRevokedOfOneService(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := rotator.NewKey("shared", canaryA)
+		shared := secrets.NewKey("shared", canaryA)
 		r := &reading{f: func(t Target) (Keys, bool, error) {
 			if t == recordTarget {
 				return Keys{Accept: []Key{shared}}, false, nil
@@ -117,7 +117,7 @@ func TestRevokedOfOneService(t *testing.T) {
 // understood of it.
 func TestDecodeRevoked(t *testing.T) {
 	t.Parallel()
-	print := rotator.NewKey("", "k").Fingerprint()
+	print := secrets.NewKey("", "k").Fingerprint()
 	for list, want := range map[string][]Revoked{
 		`null`: nil, `[]`: nil, `{}`: nil, `"x"`: nil, `7`: nil, `[null, 7, "x", [], {}]`: nil, `{"id": "a"}`: nil,
 		`[{"id": "a", "sha256": "` + print + `"}]`:                       {{"a", print}},

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // reading is a Reader made of a function, which is called under a lock.
@@ -36,10 +36,10 @@ func (r *reading) change(f func()) {
 	f()
 }
 
-var recordTarget = Target{SdkAppID: testApp, Service: rotator.OnlineRecord}
+var recordTarget = Target{SdkAppID: testApp, Service: secrets.OnlineRecord}
 
 func keyed(value string) Keys {
-	return Keys{SdkAppID: testApp, Accept: []Key{rotator.NewKey("id-"+value, value)}}
+	return Keys{SdkAppID: testApp, Accept: []Key{secrets.NewKey("id-"+value, value)}}
 }
 
 // TestOneServiceHangs: it holds up neither a new key of another service nor its revocation.

@@ -24,14 +24,14 @@ import (
 	"strings"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Key is a callback key. Whatever prints it prints its id.
-type Key = rotator.Key
+type Key = secrets.Key
 
 // Target is what has a keyring: one service of one application.
-type Target = rotator.Target
+type Target = secrets.Target
 
 // NewKey gives the key of a value, known by id wherever it is printed. There is no empty key:
 // with one, anybody could sign.
@@ -39,7 +39,7 @@ func NewKey(id, value string) (Key, error) {
 	if value == "" {
 		return Key{}, errors.New("webhook: the key is empty")
 	}
-	return rotator.NewKey(id, value), nil
+	return secrets.NewKey(id, value), nil
 }
 
 // Keys is what a receiver has to know of one application. It is shared: not to be changed.
@@ -133,7 +133,7 @@ func (c *Callback) signedWithAllTheSame(k Key) (signed bool) {
 }
 
 func (c *Callback) signedWithKey(k Key) bool {
-	var room [rotator.MaxKeyLength + 20]byte
+	var room [secrets.MaxKeyLength + 20]byte
 	sum := md5.Sum(strconv.AppendInt(append(room[:0], k.Reveal()...), c.ExpireTime, 10)) //nolint:gosec // see above
 	var want [signLength]byte
 	hex.Encode(want[:], sum[:])

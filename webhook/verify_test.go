@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -28,9 +28,9 @@ const (
 const expiry2030 = 1893456000
 
 var (
-	testTarget = Target{SdkAppID: testApp, Service: rotator.WhiteboardPush}
+	testTarget = Target{SdkAppID: testApp, Service: secrets.WhiteboardPush}
 	testNow    = time.Unix(expiry2030-60, 0)
-	testKeys   = Keys{SdkAppID: testApp, Accept: []Key{rotator.NewKey("a", canaryA), rotator.NewKey("b", canaryB)}}
+	testKeys   = Keys{SdkAppID: testApp, Accept: []Key{secrets.NewKey("a", canaryA), secrets.NewKey("b", canaryB)}}
 )
 
 // callback is a genuine body.
@@ -81,7 +81,7 @@ func TestPublishedVectors(t *testing.T) {
 	} {
 		body := fmt.Sprintf(`{"EventData":{"PushStartTime":1610545438,"PushUserId":"tic_push_user_1253_01","RoomId":1253,"TaskId":"bj0mt2l23osdj300hl30"},
 			"EventType":"WhiteboardPushStarted","ExpireTime":%d,"SdkAppId":1400000001,"Sign":%q,"Timestamp":1575545412}`, v.expire, v.sign)
-		keys := Keys{SdkAppID: testApp, Accept: []Key{rotator.NewKey("other", canaryB), rotator.NewKey("theirs", v.key)}}
+		keys := Keys{SdkAppID: testApp, Accept: []Key{secrets.NewKey("other", canaryB), secrets.NewKey("theirs", v.key)}}
 		if id, err := Verify([]byte(body), keys, time.Unix(v.expire, 0)); id != "theirs" || err != nil {
 			t.Errorf("the vector of %s: %q, %v", v.sign, id, err)
 		}
@@ -186,7 +186,7 @@ func TestVerify(t *testing.T) {
 func TestZeroKey(t *testing.T) {
 	t.Parallel()
 	forged := strings.Replace(callback(""), `"Timestamp"`, `"Sign":"`+tiwtest.Sign("", expiry2030)+`","Timestamp"`, 1)
-	if id, err := Verify([]byte(forged), Keys{SdkAppID: testApp, Accept: []Key{{}, rotator.NewKey("unset", "")}}, testNow); ReasonOf(err) != BadSignature {
+	if id, err := Verify([]byte(forged), Keys{SdkAppID: testApp, Accept: []Key{{}, secrets.NewKey("unset", "")}}, testNow); ReasonOf(err) != BadSignature {
 		t.Errorf("%q, %v", id, err)
 	}
 	if k, err := NewKey("unset", ""); err == nil || !k.IsZero() {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -21,7 +22,7 @@ import (
 func guarded(t *testing.T, args ...string) (p *process, address string, genuine []byte) {
 	t.Helper()
 	r := newRig(t)
-	key, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+	key, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 	if err != nil {
 		t.Fatal(err)
 	}

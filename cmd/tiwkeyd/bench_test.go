@@ -16,6 +16,7 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent"
 	"tiwkeyd/tencent/tiwtest"
@@ -33,22 +34,22 @@ type counted struct {
 
 func (c *counted) String() string { return c.Store.String() }
 
-func (c *counted) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (c *counted) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	c.calls = append(c.calls, "read")
 	return c.Store.Read(ctx, t)
 }
 
-func (c *counted) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, v int64) (int64, error) {
+func (c *counted) Write(ctx context.Context, t secrets.Target, k *rotator.Keyring, v int64) (int64, error) {
 	c.calls = append(c.calls, "write")
 	return c.Store.Write(ctx, t, k, v)
 }
 
-func (c *counted) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
+func (c *counted) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	c.calls = append(c.calls, "set")
 	return c.CallbackAPI.SetKey(ctx, t, k)
 }
 
-func (c *counted) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+func (c *counted) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	c.calls = append(c.calls, "describe")
 	return c.CallbackAPI.KeyInForce(ctx, t)
 }
@@ -65,7 +66,7 @@ func BenchmarkRotation(b *testing.B) {
 	server.AddCredential(testID, testKey, "")
 	server.AddApp(testTarget.SdkAppID)
 	server.AddApp(bareApp)
-	first, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+	first, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -77,8 +78,8 @@ func BenchmarkRotation(b *testing.B) {
 	}
 	defer tiw.Close()
 	c := &counted{Store: store, CallbackAPI: tiw}
-	engine, err := rotator.New(rotator.Options{Store: c, API: c, Due: func(rotator.Target, *rotator.Keyring, time.Time) time.Time { return time.Time{} },
-		Policy: rotator.Policy{Grace: time.Hour, AttemptLimit: time.Hour, Reconcile: time.Hour, KeyLength: rotator.MaxKeyLength, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}})
+	engine, err := rotator.New(rotator.Options{Store: c, API: c, Due: func(secrets.Target, *rotator.Keyring, time.Time) time.Time { return time.Time{} },
+		Policy: rotator.Policy{Grace: time.Hour, AttemptLimit: time.Hour, Reconcile: time.Hour, KeyLength: secrets.MaxKeyLength, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}})
 	if err != nil {
 		b.Fatal(err)
 	}

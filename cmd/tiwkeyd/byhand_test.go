@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // What people do to keyrings by hand, and how it is judged.
@@ -197,7 +198,7 @@ func (w *torture) right(k *kind) error {
 		return err
 	}
 	inForce := w.server.KeyInForce(k.target.SdkAppID, string(k.target.Service))
-	if s.Keyring.Edited || s.Keyring.Lookup(rotator.NewKey("", inForce)) == nil {
+	if s.Keyring.Edited || s.Keyring.Lookup(secrets.NewKey("", inForce)) == nil {
 		return errUnrepaired
 	}
 	return nil

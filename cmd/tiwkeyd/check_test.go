@@ -17,7 +17,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/internal/doctor"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -279,7 +279,7 @@ func (c *clinic) found(p planted, all []doctor.Finding, code int) {
 }
 
 // keyringOf writes a secret where the keyring of the target is.
-func (c *clinic) keyringOf(t rotator.Target, data map[string]any, settings ...api.KVMetadataPutInput) {
+func (c *clinic) keyringOf(t secrets.Target, data map[string]any, settings ...api.KVMetadataPutInput) {
 	c.t.Helper()
 	path := "tiw/" + t.String()
 	kv := c.v.Client(c.v.Token).KVv2("secret")

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/tencent"
 	"tiwkeyd/tencent/tiwtest"
@@ -28,7 +29,7 @@ const (
 	demoRate        = 200
 )
 
-var demoTarget = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
+var demoTarget = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 // demoFaults come one for each rotation, over and over.
 var demoFaults = []struct {
@@ -107,7 +108,7 @@ func (p *program) demo(ctx context.Context, rotations int) error {
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() { d.receiver.Watch(sending, d.store, demoTarget) })
 	group.Go(func() { d.sender.Run(sending, demoRate) })
-	group.Go(func() { d.engine.Run(ctx, []rotator.Target{demoTarget}) })
+	group.Go(func() { d.engine.Run(ctx, []secrets.Target{demoTarget}) })
 	group.Go(func() { d.ask(ctx) })
 	d.show(ctx, p)
 	stopSending()
@@ -141,7 +142,7 @@ func (d *demo) build(dir string) (closeAll func(), err error) {
 	const secretID, secretKey = "AKIDdemo", "demo-secret-key"
 	d.server.AddCredential(secretID, secretKey, "")
 	d.server.AddApp(demoTarget.SdkAppID)
-	first, err := rotator.GenerateKey(nil, rotator.DefaultKeyLength)
+	first, err := secrets.GenerateKey(nil, secrets.DefaultKeyLength)
 	if err != nil {
 		return nil, err
 	}
@@ -162,11 +163,11 @@ func (d *demo) build(dir string) (closeAll func(), err error) {
 	go func() { _ = web.Serve(listener) }()
 	d.sender = tiwtest.NewSender(d.server, "http://"+listener.Addr().String(), tiwtest.Source{App: demoTarget.SdkAppID, Service: string(demoTarget.Service)})
 	d.engine, err = rotator.New(rotator.Options{Store: d.store, API: api, Events: d.event,
-		Due: func(_ rotator.Target, _ *rotator.Keyring, rotatedAt time.Time) time.Time {
+		Due: func(_ secrets.Target, _ *rotator.Keyring, rotatedAt time.Time) time.Time {
 			return rotatedAt.Add(demoEvery)
 		},
 		Policy: rotator.Policy{Propagation: demoPropagation, Grace: demoGrace, AttemptLimit: time.Hour / demoSpeed, Reconcile: 2 * time.Second,
-			KeyLength: rotator.DefaultKeyLength, OnDrift: rotator.Reassert, Timing: timing}})
+			KeyLength: secrets.DefaultKeyLength, OnDrift: rotator.Reassert, Timing: timing}})
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +233,7 @@ func (d *demo) state(ctx context.Context) demoState {
 	defer d.mu.Unlock()
 	st := demoState{elapsed: time.Since(d.began), keyring: s.Keyring, verified: d.receiver.Verified(), callbacks: c.Sent, refused: c.Refused + c.Failed,
 		rate: demoRate, rotations: d.rotations, rolledBack: d.rolledBack, fault: d.fault, news: append([]string(nil), d.news...), now: time.Now()}
-	st.signing = rotator.NewKey("not ours", d.server.KeyInForce(demoTarget.SdkAppID, string(demoTarget.Service)))
+	st.signing = secrets.NewKey("not ours", d.server.KeyInForce(demoTarget.SdkAppID, string(demoTarget.Service)))
 	if s.Keyring != nil {
 		if e := s.Keyring.Lookup(st.signing); e != nil {
 			st.signing = e.Key

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // demoState is one moment of the demo, as its view shows it.
 type demoState struct {
 	elapsed    time.Duration
-	signing    rotator.Key // what Tencent signs with
+	signing    secrets.Key // what Tencent signs with
 	keyring    *rotator.Keyring
 	verified   map[string]int64 // callbacks by the id of the key that verified them
 	callbacks  int64

@@ -12,11 +12,12 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // lister is a store that can tell which targets it has keyrings of.
 type lister interface {
-	Targets(ctx context.Context, known []rotator.Target) (all []rotator.Target, strange int, err error)
+	Targets(ctx context.Context, known []secrets.Target) (all []secrets.Target, strange int, err error)
 }
 
 const (
@@ -31,7 +32,7 @@ type discovery struct {
 	lister lister
 	store  rotator.Store
 	log    *slog.Logger
-	found  chan []rotator.Target // the whole list, each time that it was read
+	found  chan []secrets.Target // the whole list, each time that it was read
 	failed func(error)           // hears of each list that could not be read
 }
 
@@ -39,7 +40,7 @@ type discovery struct {
 func (d *discovery) run(ctx context.Context) {
 	pause := backoff.ExponentialBackOff{InitialInterval: time.Second, Multiplier: 2, MaxInterval: time.Minute, RandomizationFactor: 0.3}
 	pause.Reset()
-	var known []rotator.Target
+	var known []secrets.Target
 	for round := 0; ; {
 		if round%listWhole == 0 {
 			known = nil
@@ -73,20 +74,20 @@ func (d *discovery) run(ctx context.Context) {
 	}
 }
 
-func (d *discovery) list(ctx context.Context, known []rotator.Target) ([]rotator.Target, error) {
+func (d *discovery) list(ctx context.Context, known []secrets.Target) ([]secrets.Target, error) {
 	ctx, cancel := context.WithTimeout(ctx, listLimit)
 	defer cancel()
 	all, strange, err := d.lister.Targets(ctx, known)
 	if strange > 0 {
 		d.log.Debug("there are names in the store that are no target's", "count", strange)
 	}
-	slices.SortFunc(all, rotator.Target.Compare)
+	slices.SortFunc(all, secrets.Target.Compare)
 	return slices.Compact(all), err
 }
 
 // targets gives those of the configuration and, with TIWKEYD_DISCOVER, what the store has keyrings
 // of, in order.
-func (ps *parts) targets(ctx context.Context) ([]rotator.Target, error) {
+func (ps *parts) targets(ctx context.Context) ([]secrets.Target, error) {
 	all := slices.Clone(ps.config.Targets)
 	if !ps.config.Discover {
 		return all, nil
@@ -96,7 +97,7 @@ func (ps *parts) targets(ctx context.Context) ([]rotator.Target, error) {
 		return nil, &exitError{code: exitUnsettled, err: fmt.Errorf("list the keyrings: %w", err)}
 	}
 	all = append(all, found...)
-	slices.SortFunc(all, rotator.Target.Compare)
+	slices.SortFunc(all, secrets.Target.Compare)
 	return slices.Compact(all), nil
 }
 
@@ -105,11 +106,11 @@ type serving struct {
 	ps     *parts
 	engine *rotator.Engine
 	w      *watch
-	found  []rotator.Target // as last listed
+	found  []secrets.Target // as last listed
 }
 
 // update takes account of another list of what the store has.
-func (s *serving) update(found []rotator.Target) {
+func (s *serving) update(found []secrets.Target) {
 	s.w.found = found
 	gone := leaving(s.found, found, s.ps.config.Targets)
 	came := leaving(found, s.found, s.ps.config.Targets)
@@ -127,14 +128,14 @@ func (s *serving) update(found []rotator.Target) {
 func (s *serving) refresh() { s.w.serves(s.ps, s.engine, s.engine.Served()) }
 
 // leaving gives what is in all and in none of the others; all is in order.
-func leaving(all []rotator.Target, others ...[]rotator.Target) []rotator.Target {
-	in := map[rotator.Target]bool{}
+func leaving(all []secrets.Target, others ...[]secrets.Target) []secrets.Target {
+	in := map[secrets.Target]bool{}
 	for _, o := range others {
 		for _, t := range o {
 			in[t] = true
 		}
 	}
-	var left []rotator.Target
+	var left []secrets.Target
 	for _, t := range all {
 		if !in[t] {
 			left = append(left, t)
@@ -144,7 +145,7 @@ func leaving(all []rotator.Target, others ...[]rotator.Target) []rotator.Target 
 }
 
 // brief names a few targets.
-func brief(ts []rotator.Target) string {
+func brief(ts []secrets.Target) string {
 	const shown = 5
 	var names []string
 	for _, t := range ts[:min(shown, len(ts))] {

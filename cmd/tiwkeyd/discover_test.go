@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -18,7 +19,7 @@ func discovering(t *testing.T, apps ...int64) *rig {
 	r := newRig(t)
 	for _, app := range apps {
 		r.server.AddApp(app)
-		r.server.SetKey(app, string(rotator.WhiteboardPush), fmt.Sprintf("CANARY-key-of-%d", app))
+		r.server.SetKey(app, string(secrets.WhiteboardPush), fmt.Sprintf("CANARY-key-of-%d", app))
 		r.secret(fmt.Sprintf("CANARY-key-of-%d", app))
 	}
 	r.env = append(r.env, "TIWKEYD_TARGETS=", "TIWKEYD_DISCOVER=true")
@@ -27,7 +28,7 @@ func discovering(t *testing.T, apps ...int64) *rig {
 
 func (r *rig) keyringOf(app int64) *rotator.Keyring {
 	r.t.Helper()
-	s, err := r.store.Read(r.t.Context(), rotator.Target{SdkAppID: app, Service: rotator.WhiteboardPush})
+	s, err := r.store.Read(r.t.Context(), secrets.Target{SdkAppID: app, Service: secrets.WhiteboardPush})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -69,12 +70,12 @@ func TestDiscover(t *testing.T) {
 	if err := v.Client(v.Token).KVv2("secret").DeleteMetadata(t.Context(), "tiw/1500000001/whiteboard-push"); err != nil {
 		t.Fatal(err)
 	}
-	key := r.server.KeyInForce(first, string(rotator.WhiteboardPush))
+	key := r.server.KeyInForce(first, string(secrets.WhiteboardPush))
 	id := r.keyringOf(second).CallbackKey().ID()
 	d.signal(syscall.SIGUSR1)
 	r.await("the other to be rotated", func() bool { return r.keyringOf(second).CallbackKey().ID() != id })
 	r.awaitOutput(d, "the keyring is gone")
-	if r.keyringOf(first) != nil || r.server.KeyInForce(first, string(rotator.WhiteboardPush)) != key {
+	if r.keyringOf(first) != nil || r.server.KeyInForce(first, string(secrets.WhiteboardPush)) != key {
 		t.Error("what was taken out was taken in again")
 	}
 	if out, code := r.run([]string{"check"}); !strings.Contains(out, "1500000002/whiteboard-push") || code != 0 {
@@ -183,7 +184,7 @@ func TestEnrollKilled(t *testing.T) {
 		}
 	}
 	for _, app := range apps {
-		if k := r.keyringOf(app); k == nil || k.CallbackKey().Reveal() != r.server.KeyInForce(app, string(rotator.WhiteboardPush)) || r.setCalls() != 0 {
+		if k := r.keyringOf(app); k == nil || k.CallbackKey().Reveal() != r.server.KeyInForce(app, string(secrets.WhiteboardPush)) || r.setCalls() != 0 {
 			t.Errorf("%d: it does not have the key in force", app)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -35,7 +36,7 @@ func TestDescribeTellsOld(t *testing.T) {
 			env := []string{"TIWKEYD_ATTEMPT_LIMIT=1m", "TIWKEYD_ON_DRIFT=" + c.onDrift} // one second
 			d := r.daemon(env...)
 			r.awaitOutput(d, `"msg":"rollback done"`)
-			taken := rotator.NewKey("taken", r.server.KeyInForce(app, service))
+			taken := secrets.NewKey("taken", r.server.KeyInForce(app, service))
 			if e := r.keyring().Lookup(taken); e == nil || e.State != rotator.Previous || taken.Reveal() == oldKey {
 				t.Fatal("the key in force is not the one that was taken back: this test shows nothing")
 			}

@@ -12,11 +12,12 @@ import (
 	"strings"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // enrollment is a target to be enrolled, with settings of its own or without.
 type enrollment struct {
-	target    rotator.Target
+	target    secrets.Target
 	overrides bool
 	override  func(*rotator.Overrides)
 }
@@ -71,7 +72,7 @@ func readEnrollments(in io.Reader, format, name string) (enrollList, error) {
 // gatherer collects targets, and all that is wrong.
 type gatherer struct {
 	list enrollList
-	seen map[rotator.Target]string
+	seen map[secrets.Target]string
 	errs []error
 }
 
@@ -89,13 +90,13 @@ func (g *gatherer) add(where string, fields map[string]string) {
 		g.fail(where, errors.New("it has both a target and a sdk_app_id"))
 		return
 	}
-	t, err := rotator.ParseTarget(name)
+	t, err := secrets.ParseTarget(name)
 	if err != nil {
 		g.fail(where, err)
 		return
 	}
 	if g.seen == nil {
-		g.seen = map[rotator.Target]string{}
+		g.seen = map[secrets.Target]string{}
 	}
 	if at, twice := g.seen[t]; twice {
 		if at != "" {

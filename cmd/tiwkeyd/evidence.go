@@ -15,6 +15,7 @@ import (
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/webhook"
 )
@@ -22,11 +23,11 @@ import (
 // evidence is where `verify` looks for the key that signed a callback.
 type evidence struct {
 	place string
-	now   func(context.Context, rotator.Target) (content []byte, version int64, err error)
+	now   func(context.Context, secrets.Target) (content []byte, version int64, err error)
 
 	// older gives an earlier version of the keyring, nil content if it is no more; it is nil
 	// where nothing earlier is kept.
-	older func(context.Context, rotator.Target, int64) (content []byte, written time.Time, err error)
+	older func(context.Context, secrets.Target, int64) (content []byte, written time.Time, err error)
 }
 
 // olderVersions is how many versions of a keyring are looked at, from the newest back.
@@ -36,9 +37,9 @@ const olderVersions = 30
 func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, closeStore func(), err error) {
 	switch {
 	case f.keyFile != "":
-		return fileEvidence("file "+f.keyFile, false, func(rotator.Target) string { return f.keyFile }), func() {}, nil
+		return fileEvidence("file "+f.keyFile, false, func(secrets.Target) string { return f.keyFile }), func() {}, nil
 	case c.FileStore != "":
-		return fileEvidence("file store "+c.FileStore, true, func(t rotator.Target) string {
+		return fileEvidence("file store "+c.FileStore, true, func(t secrets.Target) string {
 			return filepath.Join(c.FileStore, strconv.FormatInt(t.SdkAppID, 10), string(t.Service)+".json")
 		}), func() {}, nil
 	}
@@ -48,11 +49,11 @@ func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, 
 	}
 	return evidence{
 		place: v.String(),
-		now: func(ctx context.Context, t rotator.Target) ([]byte, int64, error) {
+		now: func(ctx context.Context, t secrets.Target) ([]byte, int64, error) {
 			s, err := v.Secret(ctx, t, 0)
 			return s.Content, s.Number, err
 		},
-		older: func(ctx context.Context, t rotator.Target, n int64) ([]byte, time.Time, error) {
+		older: func(ctx context.Context, t secrets.Target, n int64) ([]byte, time.Time, error) {
 			s, err := v.Secret(ctx, t, n)
 			return s.Content, s.Written, err
 		},
@@ -60,8 +61,8 @@ func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, 
 }
 
 // fileEvidence reads files, of which in a store any may be missing.
-func fileEvidence(place string, store bool, path func(rotator.Target) string) evidence {
-	return evidence{place: place, now: func(_ context.Context, t rotator.Target) ([]byte, int64, error) {
+func fileEvidence(place string, store bool, path func(secrets.Target) string) evidence {
+	return evidence{place: place, now: func(_ context.Context, t secrets.Target) ([]byte, int64, error) {
 		content, err := os.ReadFile(path(t))
 		if store && errors.Is(err, os.ErrNotExist) {
 			return nil, 0, nil
@@ -81,10 +82,10 @@ func fileEvidence(place string, store bool, path func(rotator.Target) string) ev
 
 // judge finds who signed the callback, and says what follows. A keyring that cannot be read
 // matters only if no other one explains the callback.
-func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, now time.Time, targets []rotator.Target) error {
+func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, now time.Time, targets []secrets.Target) error {
 	var held []string
 	var unread []error
-	current := map[rotator.Target]webhook.Keys{}
+	current := map[secrets.Target]webhook.Keys{}
 	for _, t := range targets {
 		content, version, err := e.now(ctx, t)
 		if err == nil && content == nil {
@@ -135,8 +136,8 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 }
 
 // named is a target with the service that the keyring itself tells.
-func named(t rotator.Target, content []byte) rotator.Target {
-	var keyring struct{ Service rotator.Service }
+func named(t secrets.Target, content []byte) secrets.Target {
+	var keyring struct{ Service secrets.Service }
 	if t.Service == "" && json.Unmarshal(content, &keyring) == nil {
 		t.Service = keyring.Service
 	}
@@ -144,7 +145,7 @@ func named(t rotator.Target, content []byte) rotator.Target {
 }
 
 // targetName names a target that may be of whatever service.
-func targetName(t rotator.Target) string {
+func targetName(t secrets.Target) string {
 	if t.Service == "" {
 		return strconv.FormatInt(t.SdkAppID, 10)
 	}
@@ -158,7 +159,7 @@ func signer(c *webhook.Callback, keys webhook.Keys) string {
 }
 
 // signed says what a callback signed with an accepted key is.
-func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t rotator.Target, id string, content []byte) {
+func (e *evidence) signed(v *verdict, c *webhook.Callback, now time.Time, t secrets.Target, id string, content []byte) {
 	v.KeyID, v.Target = id, targetName(t)
 	about := ""
 	if k, err := rotator.DecodeKeyring(t, content); err == nil {
@@ -199,13 +200,13 @@ func (v *verdict) lateness(c *webhook.Callback, now time.Time) (late bool) {
 }
 
 // lookBack searches the versions of the keyrings that the store still has.
-func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback, newest map[rotator.Target]webhook.Keys) error {
+func (e *evidence) lookBack(ctx context.Context, v *verdict, c *webhook.Callback, newest map[secrets.Target]webhook.Keys) error {
 	if e.older == nil {
 		v.say("Either it was signed with a key that was retired, which this place does not keep, or the key has never been ours.")
 		return nil
 	}
 	missing, skipped := false, false
-	for _, t := range slices.SortedFunc(maps.Keys(newest), rotator.Target.Compare) {
+	for _, t := range slices.SortedFunc(maps.Keys(newest), secrets.Target.Compare) {
 		current := newest[t].Version
 		var next time.Time // when the version after the one looked at was written
 		when := "at"

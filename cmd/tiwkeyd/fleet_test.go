@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 	"tiwkeyd/webhook"
@@ -34,7 +34,7 @@ type fleet struct {
 // kind is receivers of one sort, and what they need.
 type kind struct {
 	name        string
-	target      rotator.Target
+	target      secrets.Target
 	propagation time.Duration
 	urls        []string
 	senders     []*tiwtest.Sender
@@ -52,7 +52,7 @@ func newFleet(t testing.TB) *fleet {
 
 // add makes a kind with an application that had a key before.
 func (f *fleet) add(name string, propagation time.Duration) *kind {
-	k := &kind{name: name, propagation: propagation, target: rotator.Target{SdkAppID: testTarget.SdkAppID + int64(len(f.kinds)), Service: rotator.WhiteboardPush}}
+	k := &kind{name: name, propagation: propagation, target: secrets.Target{SdkAppID: testTarget.SdkAppID + int64(len(f.kinds)), Service: secrets.WhiteboardPush}}
 	f.server.AddApp(k.target.SdkAppID)
 	old := fmt.Sprintf("%s-%d", oldKey, len(f.kinds))
 	f.secret(old)

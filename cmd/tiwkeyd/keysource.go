@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"tiwkeyd/internal/config"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/webhook"
 	"tiwkeyd/webhook/vaultkeys"
@@ -27,15 +27,15 @@ func (p *program) loadReceiver(needs config.Needs) (*config.Config, *slog.Logger
 }
 
 // parseKeyFiles reads the values of --key-file. A path alone is for the only target there is.
-func parseKeyFiles(values []string, targets []rotator.Target) (webhook.Files, error) {
+func parseKeyFiles(values []string, targets []secrets.Target) (webhook.Files, error) {
 	files := webhook.Files{}
 	for _, v := range values {
 		name, path, named := strings.Cut(v, "=")
-		var t rotator.Target
+		var t secrets.Target
 		switch {
 		case named:
 			var err error
-			if t, err = rotator.ParseTarget(name); err != nil {
+			if t, err = secrets.ParseTarget(name); err != nil {
 				return nil, fmt.Errorf("--key-file: %w", err)
 			}
 		case len(targets) == 1:

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -28,7 +28,7 @@ func TestDeletedWhilePending(t *testing.T) {
 	service := string(testTarget.Service)
 	all := []string{}
 	for i := range int64(2) {
-		other := rotator.Target{SdkAppID: testTarget.SdkAppID + i, Service: testTarget.Service}
+		other := secrets.Target{SdkAppID: testTarget.SdkAppID + i, Service: testTarget.Service}
 		all = append(all, other.String())
 		r.server.AddApp(other.SdkAppID)
 		r.server.SetKey(other.SdkAppID, service, oldKey)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -87,7 +88,7 @@ func TestLowered(t *testing.T) {
 	slow(t)
 	t.Parallel()
 	r := untold(t)
-	second := rotator.Target{SdkAppID: testTarget.SdkAppID + 1, Service: rotator.WhiteboardPush}
+	second := secrets.Target{SdkAppID: testTarget.SdkAppID + 1, Service: secrets.WhiteboardPush}
 	r.server.AddApp(second.SdkAppID)
 	r.server.SetKey(second.SdkAppID, string(second.Service), oldKey)
 	both := []string{"TIWKEYD_TARGETS=" + testTarget.String() + "," + second.String()}
@@ -130,11 +131,11 @@ func TestLowered(t *testing.T) {
 		t.Errorf("one that was told of less: %s\n%s", r.written(), out)
 	}
 	ps := &parts{store: r.store, policy: rotator.Policy{Propagation: time.Minute}}
-	if got := ps.longestWait(t.Context(), []rotator.Target{testTarget, second}); got != time.Hour {
+	if got := ps.longestWait(t.Context(), []secrets.Target{testTarget, second}); got != time.Hour {
 		t.Errorf("rotate waits for %s and ten minutes", got)
 	}
 	r.finishes(nil, "set", testTarget.String(), "propagation=0s")
-	if got := ps.longestWait(t.Context(), []rotator.Target{testTarget, second}); got < 50*time.Minute || got > time.Hour {
+	if got := ps.longestWait(t.Context(), []secrets.Target{testTarget, second}); got < 50*time.Minute || got > time.Hour {
 		t.Errorf("rotate waits for %s and ten minutes, and a key is pending for an hour", got)
 	}
 	if got := ps.longestWait(t.Context(), nil); got != 0 {

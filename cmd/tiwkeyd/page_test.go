@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -58,7 +58,7 @@ func (v *visitor) fetch(path string, form url.Values) (int, string) {
 
 var formSecret = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
-func (v *visitor) rotate(t rotator.Target) (int, string) {
+func (v *visitor) rotate(t secrets.Target) (int, string) {
 	v.r.t.Helper()
 	_, body := v.fetch("/", nil)
 	found := formSecret.FindStringSubmatch(body)
@@ -77,15 +77,15 @@ func TestStatusPage(t *testing.T) {
 	r := newRig(t)
 	r.secret(first)
 	r.secret(second)
-	other := rotator.Target{SdkAppID: 1400000002, Service: rotator.WhiteboardPush}
+	other := secrets.Target{SdkAppID: 1400000002, Service: secrets.WhiteboardPush}
 	r.server.AddApp(other.SdkAppID)
 	for _, id := range []int64{testTarget.SdkAppID, other.SdkAppID} {
 		r.server.SetKey(id, string(testTarget.Service), oldKey)
 	}
-	inForce := func(t rotator.Target) string { return r.server.KeyInForce(t.SdkAppID, string(t.Service)) }
+	inForce := func(t secrets.Target) string { return r.server.KeyInForce(t.SdkAppID, string(t.Service)) }
 	env := filepath.Join(t.TempDir(), "env")
 	r.env = without(r.env, "TIWKEYD_HTTP_ADDR", "TIWKEYD_TARGETS")
-	configure := func(token string, targets ...rotator.Target) {
+	configure := func(token string, targets ...secrets.Target) {
 		t.Helper()
 		var names []string
 		for _, t := range targets {

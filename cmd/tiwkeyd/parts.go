@@ -12,6 +12,7 @@ import (
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/tencent"
@@ -30,7 +31,7 @@ type parts struct {
 	api      rotator.CallbackAPI
 	tencent  *tencent.Client
 	secrets  tencent.Credentials
-	gone     func(rotator.Target) // hears of targets whose keyring is gone; nil: nobody does
+	gone     func(secrets.Target) // hears of targets whose keyring is gone; nil: nobody does
 	events   []func(rotator.Event)
 	// tokenExpiry is when the store's token ends; nil: it has none.
 	tokenExpiry func() (time.Time, bool)

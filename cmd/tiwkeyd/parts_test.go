@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // TestLogEvent: a step is one line; what the engine logs itself is not told twice.
 func TestLogEvent(t *testing.T) {
 	t.Parallel()
 	until := time.Date(2026, 5, 1, 3, 0, 0, 0, time.UTC)
-	key, api := rotator.NewKey("id", "CANARY"), &rotator.APIError{Action: "Set", Target: testTarget, Code: "Odd", RequestID: "req"}
+	key, api := secrets.NewKey("id", "CANARY"), &rotator.APIError{Action: "Set", Target: testTarget, Code: "Odd", RequestID: "req"}
 	for _, c := range []struct {
 		ev   rotator.Event
 		want string

@@ -13,7 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent"
 )
@@ -174,7 +174,7 @@ func TestCAMPolicy(t *testing.T) {
 		t.Fatalf("%+v", policy)
 	}
 	var known []string
-	for _, s := range rotator.Services() {
+	for _, s := range secrets.Services() {
 		set, describe := tencent.APIs(s)
 		known = append(known, "tiw:"+set, "tiw:"+describe)
 	}
@@ -182,11 +182,11 @@ func TestCAMPolicy(t *testing.T) {
 	if slices.Sort(known); !slices.Equal(allowed, known) {
 		t.Fatalf("the policy allows\n%v\nand the daemon calls\n%v", allowed, known)
 	}
-	for _, s := range rotator.Services() {
+	for _, s := range secrets.Services() {
 		set, describe := tencent.APIs(s)
 		for without, verb := range map[string]string{"": "", set: "Set", describe: "Describe"} {
 			r := newRig(t)
-			target := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: s}
+			target := secrets.Target{SdkAppID: testTarget.SdkAppID, Service: s}
 			r.server.SetKey(target.SdkAppID, string(s), oldKey)
 			r.env = append(r.env, "TIWKEYD_TARGETS="+target.String(), "TIWKEYD_PROPAGATION=0s")
 			if without != "" {

@@ -21,7 +21,7 @@ import (
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/proxy"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
 )
 
@@ -121,7 +121,7 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 	if f.tlsCert != "" && f.tlsKey != "" {
 		cert, certErr = proxy.LoadCertificate(f.tlsCert, f.tlsKey, log)
 	}
-	var targets []rotator.Target
+	var targets []secrets.Target
 	var reader webhook.Reader
 	closeStore := func() {}
 	if err == nil {
@@ -194,7 +194,7 @@ func serveUntil(ctx context.Context, server *http.Server, listener net.Listener,
 }
 
 // keys gives what to serve, and where its keys are.
-func (f *proxyFlags) keys(c *config.Config, log *slog.Logger) ([]rotator.Target, webhook.Reader, func(), error) {
+func (f *proxyFlags) keys(c *config.Config, log *slog.Logger) ([]secrets.Target, webhook.Reader, func(), error) {
 	if len(f.keyFiles) == 0 {
 		reader, closeStore, err := openKeys(c, log)
 		return c.Targets, reader, closeStore, err
@@ -208,7 +208,7 @@ func (f *proxyFlags) keys(c *config.Config, log *slog.Logger) ([]rotator.Target,
 			return nil, nil, nil, fmt.Errorf("--key-file: there is none for %s, which TIWKEYD_TARGETS names", t)
 		}
 	}
-	return slices.SortedFunc(maps.Keys(files), rotator.Target.Compare), files, func() {}, nil
+	return slices.SortedFunc(maps.Keys(files), secrets.Target.Compare), files, func() {}, nil
 }
 
 // serveMetrics serves what monitoring wants to know, apart from the callbacks.
@@ -249,7 +249,7 @@ func allNamed(keyFiles []string) bool {
 	return len(keyFiles) > 0
 }
 
-func names(targets []rotator.Target) []string {
+func names(targets []secrets.Target) []string {
 	var all []string
 	for _, t := range targets {
 		all = append(all, t.String())

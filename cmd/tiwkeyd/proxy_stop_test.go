@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // hanging is a receiver that does not answer until it is let.
@@ -163,7 +164,7 @@ func TestProxyMonitoring(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	k := r.newKey()
-	second := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
+	second := secrets.Target{SdkAppID: testTarget.SdkAppID, Service: secrets.Transcode}
 	p := r.proxy(r.standing(nil), nil, "TIWKEYD_TARGETS="+testTarget.String()+","+second.String())
 	for path, want := range map[string]int{"/healthz": 200, "/metrics": 200, "/readyz": 503, "/": 404, "/debug/pprof/": 404} {
 		if status, text := get(t, p.metrics+path); status != want {
@@ -209,13 +210,13 @@ func TestProxyFlags(t *testing.T) {
 	r := newRig(t)
 	k := r.newKey()
 	r.put(testTarget, entry(k, rotator.Current))
-	adopted := rotator.Target{SdkAppID: 1400000003, Service: rotator.WhiteboardPush}
+	adopted := secrets.Target{SdkAppID: 1400000003, Service: secrets.WhiteboardPush}
 	s, err := r.store.Write(t.Context(), adopted, &rotator.Keyring{Target: adopted, AcceptUnsigned: true}, 0)
 	if err != nil {
 		t.Fatal(s, err)
 	}
 	late := func() string { return r.signed(testTarget.SdkAppID, k, time.Now().Add(-time.Minute)) }
-	unsigned := func() string { return r.fresh(adopted.SdkAppID, rotator.Key{}) }
+	unsigned := func() string { return r.fresh(adopted.SdkAppID, secrets.Key{}) }
 	once := r.fresh(testTarget.SdkAppID, k)
 	var handed atomic.Int32
 	url := r.standing(func(_ http.ResponseWriter, _ *http.Request) { handed.Add(1) })

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -64,9 +65,9 @@ func (r *rig) standing(handle http.HandlerFunc) string {
 }
 
 // newKey makes a key, which must not show anywhere.
-func (r *rig) newKey() rotator.Key {
+func (r *rig) newKey() secrets.Key {
 	r.t.Helper()
-	k, err := rotator.GenerateKey(nil, rotator.DefaultKeyLength)
+	k, err := secrets.GenerateKey(nil, secrets.DefaultKeyLength)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func (r *rig) newKey() rotator.Key {
 }
 
 // entry is a key in a state.
-func entry(k rotator.Key, s rotator.State) rotator.Entry {
+func entry(k secrets.Key, s rotator.State) rotator.Entry {
 	e := rotator.Entry{Key: k, State: s, CreatedAt: time.Now()}
 	switch s {
 	case rotator.Previous:
@@ -87,7 +88,7 @@ func entry(k rotator.Key, s rotator.State) rotator.Entry {
 }
 
 // put writes a keyring to the store.
-func (r *rig) put(t rotator.Target, entries ...rotator.Entry) *rotator.Keyring {
+func (r *rig) put(t secrets.Target, entries ...rotator.Entry) *rotator.Keyring {
 	r.t.Helper()
 	k := &rotator.Keyring{Target: t, Keys: entries, RotatedAt: time.Now()}
 	for _, e := range entries {
@@ -106,7 +107,7 @@ func (r *rig) put(t rotator.Target, entries ...rotator.Entry) *rotator.Keyring {
 }
 
 // signed is a callback, whose signature must not show anywhere either.
-func (r *rig) signed(app int64, k rotator.Key, expire time.Time) string {
+func (r *rig) signed(app int64, k secrets.Key, expire time.Time) string {
 	if !k.IsZero() {
 		r.secret(tiwtest.Sign(k.Reveal(), expire.Unix()))
 	}
@@ -114,7 +115,7 @@ func (r *rig) signed(app int64, k rotator.Key, expire time.Time) string {
 }
 
 // fresh is one that has not expired.
-func (r *rig) fresh(app int64, k rotator.Key) string {
+func (r *rig) fresh(app int64, k secrets.Key) string {
 	return r.signed(app, k, time.Now().Add(time.Hour))
 }
 
@@ -159,21 +160,21 @@ const readOnly = `path "secret/data/tiw/*" { capabilities = ["read"] }`
 // TestProxyKeys has the keys come from each of the places where they can be.
 func TestProxyKeys(t *testing.T) {
 	t.Parallel()
-	other := rotator.Target{SdkAppID: 1400000002, Service: rotator.OnlineRecord}
-	sameApp := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
+	other := secrets.Target{SdkAppID: 1400000002, Service: secrets.OnlineRecord}
+	sameApp := secrets.Target{SdkAppID: testTarget.SdkAppID, Service: secrets.Transcode}
 	v := vaulttest.Start(t)
 	for _, c := range []struct {
 		name  string
 		from  string // keys_from in the log begins so
-		setUp func(r *rig, k, second rotator.Key) (args, env []string)
+		setUp func(r *rig, k, second secrets.Key) (args, env []string)
 	}{
-		{"file store", "file store /", func(r *rig, k, second rotator.Key) (args, env []string) {
+		{"file store", "file store /", func(r *rig, k, second secrets.Key) (args, env []string) {
 			r.put(testTarget, entry(k, rotator.Current))
 			r.put(sameApp, entry(r.newKey(), rotator.Current))
 			r.put(other, entry(second, rotator.Current))
 			return nil, []string{"TIWKEYD_TARGETS=" + testTarget.String() + "," + sameApp.String() + "," + other.String()}
 		}},
-		{"Vault, with a token that may only read", "vault " + v.Addr, func(r *rig, k, second rotator.Key) (args, env []string) {
+		{"Vault, with a token that may only read", "vault " + v.Addr, func(r *rig, k, second secrets.Key) (args, env []string) {
 			r.useVault(v)
 			r.put(testTarget, entry(k, rotator.Current))
 			r.put(other, entry(second, rotator.Current))
@@ -182,7 +183,7 @@ func TestProxyKeys(t *testing.T) {
 			r.secret(token)
 			return nil, []string{"TIWKEYD_TARGETS=" + testTarget.String() + "," + other.String(), "VAULT_TOKEN=" + token, "VAULT_TOKEN_FILE=", "TENCENTCLOUD_SECRET_ID=", "TENCENTCLOUD_SECRET_KEY="}
 		}},
-		{"named key files", "2 files", func(r *rig, k, second rotator.Key) (args, env []string) {
+		{"named key files", "2 files", func(r *rig, k, second secrets.Key) (args, env []string) {
 			keyring, err := r.put(testTarget, entry(k, rotator.Current), entry(r.newKey(), rotator.Pending)).Encode()
 			if err != nil {
 				t.Fatal(err)
@@ -190,7 +191,7 @@ func TestProxyKeys(t *testing.T) {
 			args = []string{"--key-file", testTarget.String() + "=" + writeFile(r.t, string(keyring)), "--key-file=1400000002/online-record=" + writeFile(r.t, r.newKey().Reveal()+"\n"+second.Reveal()+"\n")}
 			return args, []string{"TIWKEYD_TARGETS=", "TIWKEYD_STORE=nonsense"}
 		}},
-		{"a key file for the only target", "1 files", func(r *rig, k, _ rotator.Key) (args, env []string) {
+		{"a key file for the only target", "1 files", func(r *rig, k, _ secrets.Key) (args, env []string) {
 			return []string{"--key-file", writeFile(r.t, k.Reveal()+"\n")}, []string{"TIWKEYD_STORE="}
 		}},
 	} {
@@ -212,7 +213,7 @@ func TestProxyKeys(t *testing.T) {
 					t.Errorf("another application's: %d %s", status, text)
 				}
 			}
-			for what, body := range map[string]string{"signed with another's key": r.fresh(other.SdkAppID, k), "never ours": r.fresh(testTarget.SdkAppID, r.newKey()), "unsigned": r.fresh(testTarget.SdkAppID, rotator.Key{}),
+			for what, body := range map[string]string{"signed with another's key": r.fresh(other.SdkAppID, k), "never ours": r.fresh(testTarget.SdkAppID, r.newKey()), "unsigned": r.fresh(testTarget.SdkAppID, secrets.Key{}),
 				"not served": r.fresh(7, k), "expired": r.signed(testTarget.SdkAppID, k, time.Now().Add(-time.Hour))} {
 				if status, text := send(t, p.url, body); status != http.StatusUnauthorized {
 					t.Errorf("%s: %d %s", what, status, text)

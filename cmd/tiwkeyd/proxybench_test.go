@@ -19,6 +19,7 @@ import (
 
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 	"tiwkeyd/webhook"
@@ -36,7 +37,7 @@ func BenchmarkProxy(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	key, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+	key, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func post(b *testing.B, url string, body []byte, n int64) time.Duration {
 func BenchmarkFlood(b *testing.B) {
 	r := newRig(b)
 	r.useVault(vaulttest.Start(b))
-	first, err := rotator.GenerateKey(nil, rotator.MaxKeyLength)
+	first, err := secrets.GenerateKey(nil, secrets.MaxKeyLength)
 	if err != nil {
 		b.Fatal(err)
 	}

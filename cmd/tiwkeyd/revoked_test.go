@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/webhook"
 )
@@ -26,7 +27,7 @@ func TestRevokedStaysRevoked(t *testing.T) {
 	r.useVault(v)
 	app := testTarget.SdkAppID
 	leaked, second, good := r.newKey(), r.newKey(), r.newKey()
-	for _, k := range []rotator.Key{leaked, second, good} {
+	for _, k := range []secrets.Key{leaked, second, good} {
 		r.secret(k.Fingerprint())
 	}
 	for range 2 {
@@ -61,7 +62,7 @@ func TestRevokedStaysRevoked(t *testing.T) {
 	if err := kv.DeleteMetadata(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	again := rotator.NewKey("another-id", leaked.Reveal())
+	again := secrets.NewKey("another-id", leaked.Reveal())
 	r.put(testTarget, entry(again, rotator.Previous), entry(good, rotator.Current))
 	if s, err := r.store.Read(t.Context(), testTarget); err != nil || s.Version != 1 {
 		t.Fatalf("the versions have not begun anew: %v", err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
@@ -30,7 +31,7 @@ const (
 	oldKey  = "CANARY-key-from-before-tiwkeyd"
 )
 
-var testTarget = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
+var testTarget = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 // rig is everything around the program: a TIW server, a store, a receiver under load, and a
 // memory of all that was ever printed and of every secret there was.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 type rotateFlags struct {
@@ -100,7 +101,7 @@ func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rot
 
 // longestWait is how long receivers get at most, of all these targets. A keyring that cannot be read
 // now is taken to say nothing.
-func (ps *parts) longestWait(ctx context.Context, targets []rotator.Target) time.Duration {
+func (ps *parts) longestWait(ctx context.Context, targets []secrets.Target) time.Duration {
 	var group errgroup.Group
 	group.SetLimit(enrollWidth)
 	waits := make([]time.Duration, len(targets))
@@ -120,18 +121,18 @@ func (ps *parts) longestWait(ctx context.Context, targets []rotator.Target) time
 
 // chosenTargets are the ones named, or all. A target that the configuration does not name
 // is refused: its callbacks may not be ours to change.
-func chosenTargets(all []rotator.Target, args []string) ([]rotator.Target, error) {
+func chosenTargets(all []secrets.Target, args []string) ([]secrets.Target, error) {
 	if len(args) == 0 {
 		return all, nil
 	}
-	known := map[rotator.Target]bool{}
+	known := map[secrets.Target]bool{}
 	for _, t := range all {
 		known[t] = true
 	}
-	var chosen []rotator.Target
+	var chosen []secrets.Target
 	var errs []error
 	for _, arg := range args {
-		t, err := rotator.ParseTarget(arg)
+		t, err := secrets.ParseTarget(arg)
 		switch {
 		case err != nil:
 			errs = append(errs, err)

@@ -9,6 +9,7 @@ import (
 
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
 )
@@ -193,8 +194,8 @@ func TestStatusLate(t *testing.T) {
 	at := func(ago time.Duration) *rotator.Keyring {
 		staged := time.Now().Add(-ago - propagation).UTC().Truncate(time.Second)
 		return &rotator.Keyring{Target: testTarget, Rotation: &rotator.Rotation{ID: "r", Reason: rotator.BySchedule, StartedAt: staged}, Keys: []rotator.Entry{
-			{Key: rotator.NewKey("old", oldKey), State: rotator.Current, CreatedAt: staged, ActivatedAt: staged},
-			{Key: rotator.NewKey("new", oldKey+"-next"), State: rotator.Pending, CreatedAt: staged, PushAfter: staged.Add(propagation)}}}
+			{Key: secrets.NewKey("old", oldKey), State: rotator.Current, CreatedAt: staged, ActivatedAt: staged},
+			{Key: secrets.NewKey("new", oldKey+"-next"), State: rotator.Pending, CreatedAt: staged, PushAfter: staged.Add(propagation)}}}
 	}
 	r.secret(oldKey + "-next")
 	for _, c := range []struct {

@@ -16,6 +16,7 @@ import (
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 func (p *program) runCommand() *cobra.Command {
@@ -75,7 +76,7 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, hangups, deman
 	defer ps.close()
 	w.over(ps)
 	changed := make(chan struct{}, 1)
-	ps.gone = func(rotator.Target) {
+	ps.gone = func(secrets.Target) {
 		select {
 		case changed <- struct{}{}:
 		default:
@@ -109,7 +110,7 @@ func (p *program) serve(ctx context.Context, ps *parts, w *watch, hangups, deman
 	if ps.before != nil { // not before it runs: a slow store would keep it from its reads
 		p.announce(ctx, ps, w.server.Addr())
 	}
-	found := make(chan []rotator.Target)
+	found := make(chan []secrets.Target)
 	if ps.config.Discover {
 		listing, end := context.WithCancel(ctx)
 		d := &discovery{lister: ps.lister, store: ps.store, log: ps.log, found: found, failed: w.monitor.Listed}

@@ -17,6 +17,7 @@ import (
 
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 func (p *program) setCommand() *cobra.Command {
@@ -62,14 +63,14 @@ target has no keyring; 4 the store is away or the keyring changes all the time.`
 const setTries = 10
 
 func (p *program) set(ctx context.Context, parts *parts, args []string, everyone, asJSON bool) error {
-	var targets []rotator.Target
+	var targets []secrets.Target
 	pairs := args
 	if !everyone {
-		t, err := rotator.ParseTarget(args[0])
+		t, err := secrets.ParseTarget(args[0])
 		if err != nil {
 			return &exitError{code: exitUsage, err: err}
 		}
-		targets, pairs = []rotator.Target{t}, args[1:]
+		targets, pairs = []secrets.Target{t}, args[1:]
 	}
 	change, err := parseOverrides(pairs)
 	if err != nil {
@@ -119,7 +120,7 @@ func gravest(errs []error) error {
 }
 
 // overrideStored changes the overrides of a keyring in the store, if there is anything to change.
-func overrideStored(ctx context.Context, parts *parts, t rotator.Target, change func(*rotator.Overrides)) (*rotator.Keyring, error) {
+func overrideStored(ctx context.Context, parts *parts, t secrets.Target, change func(*rotator.Overrides)) (*rotator.Keyring, error) {
 	for range setTries {
 		s, err := parts.store.Read(ctx, t)
 		switch {

@@ -15,6 +15,7 @@ import (
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // targetStatus is what status tells of one target. Keys are ids.
@@ -95,7 +96,7 @@ func (p *program) status(ctx context.Context, parts *parts, asJSON bool) error {
 	return nil
 }
 
-func statusOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule, now time.Time) targetStatus {
+func statusOf(t secrets.Target, k *rotator.Keyring, every *schedule.Schedule, now time.Time) targetStatus {
 	st := targetStatus{Target: t.String(), Phase: phaseOf(k, now), Keys: []keyStatus{}}
 	if k == nil {
 		return st
@@ -145,7 +146,7 @@ func statusOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule, no
 }
 
 // dueOf is when the next key is due by schedule, the target's own if that can be used.
-func dueOf(t rotator.Target, k *rotator.Keyring, every *schedule.Schedule) time.Time {
+func dueOf(t secrets.Target, k *rotator.Keyring, every *schedule.Schedule) time.Time {
 	return every.Of(k).Due(t, k.RotatedAt)
 }
 

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -235,7 +236,7 @@ func (a *anyNode) isGone(life string) {
 	a.lives[life], a.newest = true, 0
 }
 
-func (a *anyNode) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (a *anyNode) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
 )
 
@@ -76,9 +76,9 @@ func (p *program) verify(ctx context.Context, f verifyFlags, args []string) erro
 			return &exitError{code: exitUsage, err: fmt.Errorf("--at %q is not a time such as 2026-01-02T15:04:05Z", f.at)}
 		}
 	}
-	var asked *rotator.Target
+	var asked *secrets.Target
 	if len(args) == 1 {
-		t, err := rotator.ParseTarget(args[0])
+		t, err := secrets.ParseTarget(args[0])
 		if err != nil {
 			return &exitError{code: exitUsage, err: err}
 		}
@@ -142,19 +142,19 @@ func (f *verifyFlags) body() ([]byte, error) {
 }
 
 // targets lists whose keys may have signed the callback.
-func (f *verifyFlags) targets(c *config.Config, asked *rotator.Target, app int64) []rotator.Target {
+func (f *verifyFlags) targets(c *config.Config, asked *secrets.Target, app int64) []secrets.Target {
 	if asked != nil {
-		return []rotator.Target{*asked}
+		return []secrets.Target{*asked}
 	}
 	if f.keyFile != "" {
-		return []rotator.Target{{SdkAppID: app}} // of whatever service
+		return []secrets.Target{{SdkAppID: app}} // of whatever service
 	}
-	named := slices.DeleteFunc(slices.Clone(c.Targets), func(t rotator.Target) bool { return t.SdkAppID != app })
+	named := slices.DeleteFunc(slices.Clone(c.Targets), func(t secrets.Target) bool { return t.SdkAppID != app })
 	if len(named) > 0 {
 		return named
 	}
-	for _, s := range rotator.Services() {
-		named = append(named, rotator.Target{SdkAppID: app, Service: s})
+	for _, s := range secrets.Services() {
+		named = append(named, secrets.Target{SdkAppID: app, Service: s})
 	}
 	return named
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/webhook"
 )
@@ -77,11 +78,11 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := rotator.Target{SdkAppID: testTarget.SdkAppID, Service: rotator.Transcode}
+	other := secrets.Target{SdkAppID: testTarget.SdkAppID, Service: secrets.Transcode}
 	r.put(other, entry(transcode, rotator.Current))
-	large := rotator.Target{SdkAppID: 1<<53 + 1, Service: rotator.WhiteboardPush}
+	large := secrets.Target{SdkAppID: 1<<53 + 1, Service: secrets.WhiteboardPush}
 	r.put(large, entry(current, rotator.Current))
-	unsigned := rotator.Target{SdkAppID: 1400000005, Service: rotator.WhiteboardPush}
+	unsigned := secrets.Target{SdkAppID: 1400000005, Service: secrets.WhiteboardPush}
 	if _, err := r.store.Write(t.Context(), unsigned, &rotator.Keyring{Target: unsigned, AcceptUnsigned: true}, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +124,8 @@ func TestVerify(t *testing.T) {
 		{"two services served", r.signed(app, transcode, expire), nil, "TIWKEYD_TARGETS=" + testTarget.String() + "," + other.String(), "", other.String(), "current", transcode.ID(), nil},
 		{"never ours", r.signed(app, never, expire), nil, "", webhook.BadSignature, "", "", "", []string{"Either it was signed with a key that was retired", "never been ours", "It expires in "}},
 		{"never ours, and expired", r.signed(app, never, expire), []string{"--at", expire.Add(time.Hour).Format(time.RFC3339)}, "", webhook.BadSignature, "", "", "", []string{"It expired 1h0m0s ago"}},
-		{"unsigned", r.signed(app, rotator.Key{}, expire), nil, "", webhook.Unsigned, "", "", "", []string{"It has no Sign."}},
-		{"unsigned, of an application without a key", r.signed(unsigned.SdkAppID, rotator.Key{}, expire), nil, "", webhook.Unsigned, "", "", "", []string{unsigned.String() + " has no key yet", "It has no Sign."}},
+		{"unsigned", r.signed(app, secrets.Key{}, expire), nil, "", webhook.Unsigned, "", "", "", []string{"It has no Sign."}},
+		{"unsigned, of an application without a key", r.signed(unsigned.SdkAppID, secrets.Key{}, expire), nil, "", webhook.Unsigned, "", "", "", []string{unsigned.String() + " has no key yet", "It has no Sign."}},
 		{"signed, of an application without a key", r.signed(unsigned.SdkAppID, never, expire), nil, "", webhook.BadSignature, "", "", "", []string{"explains its Sign: []"}},
 		{"beyond what JSON has, judged before there was time", r.signed(app, current, time.Unix(1<<63-1, 0)), []string{"--at", "0001-01-02T00:00:00Z"}, "", "", testTarget.String(), "current", current.ID(), []string{"It expires in the distant future."}},
 		{"no keyring", r.signed(7, current, expire), nil, "", webhook.WrongApplication, "", "", "", []string{"There is no keyring of SdkAppId 7 at file store /"}},
@@ -183,7 +184,7 @@ func TestVerifyWrongUsage(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(damaged, "9", "whiteboard-push.json"), []byte(`{"version":1,"keyring":{"accept":7,"x":"`+k.Reveal()+`"}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.put(rotator.Target{SdkAppID: 9, Service: rotator.VideoGeneration}, entry(k, rotator.Current))
+	r.put(secrets.Target{SdkAppID: 9, Service: secrets.VideoGeneration}, entry(k, rotator.Current))
 	for _, c := range []struct {
 		body string
 		args []string

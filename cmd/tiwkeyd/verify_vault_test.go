@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/webhook"
 )
@@ -68,7 +69,7 @@ func TestVerifyRetired(t *testing.T) {
 		return err
 	})
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
-	old, never := rotator.NewKey("old", oldKey), r.newKey()
+	old, never := secrets.NewKey("old", oldKey), r.newKey()
 	app := testTarget.SdkAppID
 
 	// Two rotations and two retirements; nothing is destroyed.
@@ -108,7 +109,7 @@ func TestVerifyRetired(t *testing.T) {
 	r.verified("retired, and expired", r.signed(app, old, time.Now().Add(-time.Hour)), nil, env, exitRefused, webhook.BadSignature, words, "It expired 1h0m")
 	r.verified("retired, and all services looked at", r.fresh(app, old), nil, append(env, "TIWKEYD_TARGETS=7"), exitRefused, webhook.BadSignature, words)
 	r.verified("never ours", r.fresh(app, never), nil, env, exitRefused, webhook.BadSignature, "The key has never been ours: no version of the keyring has it.")
-	r.verified("unsigned", r.fresh(app, rotator.Key{}), nil, env, exitRefused, webhook.Unsigned, "It has no Sign.")
+	r.verified("unsigned", r.fresh(app, secrets.Key{}), nil, env, exitRefused, webhook.Unsigned, "It has no Sign.")
 	r.verified("no keyring", r.fresh(7, current), nil, env, exitRefused, webhook.WrongApplication, "There is no keyring of SdkAppId 7 at vault "+v.Addr+" secret/tiw.")
 	r.verified("above 2^53", r.fresh(1<<53+1, current), nil, env, exitRefused, webhook.WrongApplication, "There is no keyring of SdkAppId 9007199254740993")
 
@@ -151,9 +152,9 @@ func (r *rig) previous() rotator.Entry {
 }
 
 // tooManyVersions: it says so when it has not looked at all of them.
-func (h *history) tooManyVersions(r *rig, env []string, never rotator.Key) {
+func (h *history) tooManyVersions(r *rig, env []string, never secrets.Key) {
 	h.t.Helper()
-	target := rotator.Target{SdkAppID: 1400000009, Service: rotator.OnlineRecord}
+	target := secrets.Target{SdkAppID: 1400000009, Service: secrets.OnlineRecord}
 	h.change(func(*api.KVv2) error {
 		_, err := h.vault.Client(h.vault.Token).Logical().Write("secret/metadata/tiw/"+target.String(), map[string]any{"max_versions": 60})
 		return err

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 var viewTime = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // TestProgress feeds a rotation's events to both kinds of display.
 func TestProgress(t *testing.T) {
-	key := rotator.NewKey("abc", "CANARY-value")
+	key := secrets.NewKey("abc", "CANARY-value")
 	ev := func(step rotator.Step, phase rotator.Kind) rotator.Event {
 		return rotator.Event{Target: testTarget, Step: step, Kind: phase, Key: key, Reason: rotator.ByCommand}
 	}
@@ -69,7 +70,7 @@ func TestNarrate(t *testing.T) {
 }
 
 func TestDemoView(t *testing.T) {
-	current, pending, previous := rotator.NewKey("cur", "CANARY-c"), rotator.NewKey("pen", "CANARY-p"), rotator.NewKey("pre", "CANARY-v")
+	current, pending, previous := secrets.NewKey("cur", "CANARY-c"), secrets.NewKey("pen", "CANARY-p"), secrets.NewKey("pre", "CANARY-v")
 	s := demoState{elapsed: 12 * time.Second, signing: current, verified: map[string]int64{"cur": 41}, callbacks: 44, refused: 3, rate: 200, rotations: 5, rolledBack: 2,
 		fault: "HTTP 502, nothing is set", news: []string{"something happened"}, now: viewTime,
 		keyring: &rotator.Keyring{Target: demoTarget, Keys: []rotator.Entry{{Key: current, State: rotator.Current},

@@ -15,6 +15,7 @@ import (
 	"tiwkeyd/internal/sdnotify"
 	"tiwkeyd/internal/tracing"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // watch is what looks on while the daemon runs, from one configuration to the next: metrics,
@@ -26,10 +27,10 @@ type watch struct {
 	stall   time.Duration
 	version string
 	config  atomic.Pointer[config.Config]               // nil: nothing yet
-	targets atomic.Pointer[map[rotator.Target]struct{}] // that are served now
-	found   []rotator.Target                            // by TIWKEYD_DISCOVER, for the engine after a reload; of the run loop only
+	targets atomic.Pointer[map[secrets.Target]struct{}] // that are served now
+	found   []secrets.Target                            // by TIWKEYD_DISCOVER, for the engine after a reload; of the run loop only
 	owed    bool                                        // SIGUSR1 came before the store was first listed; of the run loop, too
-	asks    chan rotator.Target                         // for which the status page wants a new key
+	asks    chan secrets.Target                         // for which the status page wants a new key
 
 	ctx   context.Context // ends after the last step
 	stop  context.CancelFunc
@@ -40,7 +41,7 @@ type watch struct {
 func (p *program) watch(ps *parts) (*watch, error) {
 	built := builtFrom()
 	m := observe.New(observe.Build{Version: built.Version, Revision: built.Revision, Go: built.Go})
-	w := &watch{monitor: m, stall: p.stall, version: built.Version, asks: make(chan rotator.Target, maxAsks),
+	w := &watch{monitor: m, stall: p.stall, version: built.Version, asks: make(chan secrets.Target, maxAsks),
 		systemd: &sdnotify.Notifier{Status: m.Status, Alive: m.Alive, Log: ps.log}}
 	mux := http.NewServeMux()
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
@@ -81,7 +82,7 @@ var errBusy = errors.New("too much was asked for at once; try again in a few sec
 
 // ask takes a demand of the status page. It waits through a reload, after which the engine
 // hears it.
-func (w *watch) ask(t rotator.Target) error {
+func (w *watch) ask(t secrets.Target) error {
 	if !w.has(t) {
 		return page.ErrNotServed
 	}
@@ -102,7 +103,7 @@ func (w *watch) token() string {
 }
 
 // has reports whether a target is served now.
-func (w *watch) has(t rotator.Target) bool {
+func (w *watch) has(t secrets.Target) bool {
 	served := w.targets.Load()
 	if served == nil {
 		return false
@@ -112,8 +113,8 @@ func (w *watch) has(t rotator.Target) bool {
 }
 
 // serves says which engine it is now, and what it looks after.
-func (w *watch) serves(ps *parts, engine *rotator.Engine, targets []rotator.Target) {
-	served := make(map[rotator.Target]struct{}, len(targets))
+func (w *watch) serves(ps *parts, engine *rotator.Engine, targets []secrets.Target) {
+	served := make(map[secrets.Target]struct{}, len(targets))
 	for _, t := range targets {
 		served[t] = struct{}{}
 	}

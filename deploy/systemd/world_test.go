@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -30,7 +31,7 @@ const (
 	credentials = "/etc/tiwkeyd/credentials/"
 )
 
-var target = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
+var target = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 // world is what is around the package: Vault, a TIW server, and a receiver under callbacks that
 // sees every change of the secret late.

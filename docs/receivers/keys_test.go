@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 )
 
@@ -48,7 +49,7 @@ func keyring(t *testing.T, previous, current, pending string) []byte {
 		state rotator.State
 	}{{previous, rotator.Previous}, {current, rotator.Current}, {pending, rotator.Pending}} {
 		if e.value != "" {
-			k.Keys = append(k.Keys, rotator.Entry{Key: rotator.NewKey("id-"+string(e.state), e.value), State: e.state, CreatedAt: now})
+			k.Keys = append(k.Keys, rotator.Entry{Key: secrets.NewKey("id-"+string(e.state), e.value), State: e.state, CreatedAt: now})
 		}
 	}
 	encoded, err := k.Encode()
@@ -58,8 +59,8 @@ func keyring(t *testing.T, previous, current, pending string) []byte {
 	return encoded
 }
 
-func target() rotator.Target {
-	return rotator.Target{SdkAppID: app, Service: rotator.WhiteboardPush}
+func target() secrets.Target {
+	return secrets.Target{SdkAppID: app, Service: secrets.WhiteboardPush}
 }
 
 // callback is a callback as Tencent sends it, signed with a key.

@@ -18,6 +18,7 @@ import (
 
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/tencent"
 )
@@ -51,7 +52,7 @@ type raw struct {
 
 // Config is the checked settings.
 type Config struct {
-	Targets     []rotator.Target
+	Targets     []secrets.Target
 	Discover    bool // serve also what has a keyring in the store
 	Schedule    *schedule.Schedule
 	Spec        string // the schedule as it was given
@@ -140,7 +141,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, rotator.MinGrace, rotator.MaxGrace),
 		AttemptLimit: k.duration("TIWKEYD_ATTEMPT_LIMIT", r.AttemptLimit, time.Minute, 7*24*time.Hour),
 		Reconcile:    k.duration("TIWKEYD_RECONCILE", r.Reconcile, 10*time.Second, 24*time.Hour),
-		KeyLength:    int(k.number("TIWKEYD_KEY_LENGTH", r.KeyLength, rotator.MinKeyLength, rotator.MaxKeyLength, true)),
+		KeyLength:    int(k.number("TIWKEYD_KEY_LENGTH", r.KeyLength, secrets.MinKeyLength, secrets.MaxKeyLength, true)),
 		OnDrift:      rotator.Drift(k.oneOf("TIWKEYD_ON_DRIFT", r.OnDrift, "reassert", "adopt", "alarm")),
 		KeepVersions: k.oneOf("TIWKEYD_VAULT_KEEP_VERSIONS", r.KeepVersions, "true", "false") == "true",
 		Timing:       rotator.StandardTiming(),
@@ -222,14 +223,14 @@ func (k *checker) store(v string) string {
 }
 
 // targets reads a list; all that is wrong in it is told.
-func (k *checker) targets(v string) []rotator.Target {
-	var all []rotator.Target
+func (k *checker) targets(v string) []secrets.Target {
+	var all []secrets.Target
 	if strings.TrimSpace(v) == "" {
 		k.fail("TIWKEYD_TARGETS", "is empty: name at least one, as SDKAPPID or SDKAPPID/SERVICE, separated by commas, or set TIWKEYD_DISCOVER=true")
 		return nil
 	}
 	for s := range strings.SplitSeq(v, ",") {
-		t, err := rotator.ParseTarget(s)
+		t, err := secrets.ParseTarget(s)
 		switch {
 		case err != nil:
 			k.check("TIWKEYD_TARGETS", err)

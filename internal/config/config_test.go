@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 )
 
@@ -23,7 +24,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Targets) != 2 || c.Targets[0].Service != rotator.WhiteboardPush || c.Policy.KeyLength != 64 || c.Policy.OnDrift != rotator.Reassert ||
+	if len(c.Targets) != 2 || c.Targets[0].Service != secrets.WhiteboardPush || c.Policy.KeyLength != 64 || c.Policy.OnDrift != rotator.Reassert ||
 		c.Policy.Propagation.Minutes() != 6 || c.Policy.Grace.Hours() != 24 || c.Policy.AttemptLimit.Hours() != 1 || c.Policy.Reconcile.Minutes() != 10 ||
 		c.Policy.Timing != rotator.StandardTiming() || c.FileStore != "" || c.Login.Method != vault.Token || c.Rate != 20 || !c.LogJSON || c.HTTPAddr != "127.0.0.1:9469" {
 		t.Errorf("%+v", c)

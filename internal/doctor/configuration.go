@@ -10,6 +10,7 @@ import (
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Configure reads the configuration and reports all that is wrong with it. It gives nil if
@@ -114,7 +115,7 @@ func distance(a, b string) int {
 // schedule shows when a key that is in force now would be replaced.
 func (e *examination) schedule() {
 	now := e.Now()
-	next := slices.MinFunc(e.Config.Targets, func(a, b rotator.Target) int {
+	next := slices.MinFunc(e.Config.Targets, func(a, b secrets.Target) int {
 		return e.Config.Schedule.Due(a, now).Compare(e.Config.Schedule.Due(b, now))
 	})
 	f := Finding{Check: Schedule, Status: OK, What: fmt.Sprintf("%q comes next at %s", e.Config.Spec, e.Config.Schedule.Due(next, now).Format("2006-01-02 15:04:05 MST"))}

@@ -13,6 +13,7 @@ import (
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
 	"tiwkeyd/secrets/vault"
 )
@@ -65,10 +66,10 @@ type Finding struct {
 type VaultServer interface {
 	Health(context.Context) (vault.Health, error)
 	LookUpToken(context.Context) (vault.TokenInfo, error)
-	CheckMount(context.Context, rotator.Target) (known bool, err error)
-	Needs(t rotator.Target, keepVersions bool) []vault.Need
+	CheckMount(context.Context, secrets.Target) (known bool, err error)
+	Needs(t secrets.Target, keepVersions bool) []vault.Need
 	Missing(context.Context, []vault.Need) ([][]string, error)
-	Secret(ctx context.Context, t rotator.Target, version int64) (vault.Version, error)
+	Secret(ctx context.Context, t secrets.Target, version int64) (vault.Version, error)
 }
 
 // Place is where a file store keeps its files.
@@ -79,12 +80,12 @@ type Place interface {
 // CallbackReader is what the checks ask of Tencent: nothing that changes a key.
 type CallbackReader interface {
 	ServerTime(context.Context) (time.Time, error)
-	KeyInForce(context.Context, rotator.Target) (rotator.Key, error)
+	KeyInForce(context.Context, secrets.Target) (secrets.Key, error)
 }
 
 // KeyringReader is the part of the store that reads.
 type KeyringReader interface {
-	Read(context.Context, rotator.Target) (rotator.Snapshot, error)
+	Read(context.Context, secrets.Target) (rotator.Snapshot, error)
 	String() string
 }
 
@@ -110,7 +111,7 @@ const lookLimit = 5 * time.Second
 type examination struct {
 	Subject
 	because map[Check]Check // of those that failed or were skipped: the failure behind it
-	inForce map[rotator.Target]rotator.Key
+	inForce map[secrets.Target]secrets.Key
 
 	unreadable bool // the token's policy does not let it read every keyring
 	locked     bool // nor Tencent's credential, which is in Vault
@@ -118,7 +119,7 @@ type examination struct {
 
 // Examine makes all the checks of a configuration that is right in itself.
 func Examine(ctx context.Context, s Subject) {
-	e := &examination{Subject: s, because: map[Check]Check{}, inForce: map[rotator.Target]rotator.Key{}}
+	e := &examination{Subject: s, because: map[Check]Check{}, inForce: map[secrets.Target]secrets.Key{}}
 	e.configuration()
 	e.schedule()
 	e.receivers()

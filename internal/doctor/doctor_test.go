@@ -12,6 +12,7 @@ import (
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 )
 
@@ -39,8 +40,8 @@ func (p *patient) Health(ctx context.Context) (vault.Health, error) {
 func (p *patient) LookUpToken(ctx context.Context) (vault.TokenInfo, error) {
 	return vault.TokenInfo{Method: vault.AppRole}, hang(ctx, p.tokenHangs)
 }
-func (p *patient) CheckMount(ctx context.Context, _ rotator.Target) (bool, error) { return true, nil }
-func (p *patient) Needs(t rotator.Target, _ bool) []vault.Need {
+func (p *patient) CheckMount(ctx context.Context, _ secrets.Target) (bool, error) { return true, nil }
+func (p *patient) Needs(t secrets.Target, _ bool) []vault.Need {
 	return []vault.Need{{Path: t.String(), Capabilities: []string{"read"}}}
 }
 
@@ -48,7 +49,7 @@ func (p *patient) Missing(ctx context.Context, needs []vault.Need) ([][]string, 
 	return make([][]string, len(needs)), hang(ctx, p.policyHangs)
 }
 
-func (p *patient) Secret(context.Context, rotator.Target, int64) (vault.Version, error) {
+func (p *patient) Secret(context.Context, secrets.Target, int64) (vault.Version, error) {
 	return vault.Version{}, nil
 }
 
@@ -56,15 +57,15 @@ func (p *patient) ServerTime(ctx context.Context) (time.Time, error) {
 	return time.Now(), hang(ctx, p.timeHangs)
 }
 
-func (p *patient) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+func (p *patient) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	if n := p.described.Add(1); p.describeHangs && n > p.answered {
 		<-ctx.Done()
-		return rotator.Key{}, &rotator.APIError{Action: "Describe", Target: t, Code: "ClientError.NetworkError", Message: ctx.Err().Error(), Advice: "check the network"}
+		return secrets.Key{}, &rotator.APIError{Action: "Describe", Target: t, Code: "ClientError.NetworkError", Message: ctx.Err().Error(), Advice: "check the network"}
 	}
-	return rotator.Key{}, nil
+	return secrets.Key{}, nil
 }
 
-func (p *patient) Read(ctx context.Context, _ rotator.Target) (rotator.Snapshot, error) {
+func (p *patient) Read(ctx context.Context, _ secrets.Target) (rotator.Snapshot, error) {
 	p.read.Add(1)
 	return rotator.Snapshot{}, hang(ctx, p.readHangs)
 }
@@ -169,7 +170,7 @@ func TestInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		e := &examination{Subject: Subject{Report: func(Finding) {}, Progress: func(Check, int, int) {}}, because: map[Check]Check{}}
 		time.AfterFunc(time.Second, cancel)
-		e.each(ctx, Keyring, make([]rotator.Target, targets), 4, func(ctx context.Context, _ rotator.Target) answer {
+		e.each(ctx, Keyring, make([]secrets.Target, targets), 4, func(ctx context.Context, _ secrets.Target) answer {
 			<-ctx.Done()
 			return answer{}
 		})

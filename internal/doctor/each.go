@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // patience is after how many answers in a row that did not come the others are not waited for.
@@ -20,7 +20,7 @@ type answer struct {
 
 // each looks at many targets, some at a time, and reports in their order. When nobody answers
 // any more, the rest is told as skipped: each of thousands would wait for its own deadline.
-func (e *examination) each(ctx context.Context, c Check, targets []rotator.Target, atOnce int, look func(context.Context, rotator.Target) answer) {
+func (e *examination) each(ctx context.Context, c Check, targets []secrets.Target, atOnce int, look func(context.Context, secrets.Target) answer) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer func() { cancel(); group.Wait() }()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 )
 
@@ -23,7 +24,7 @@ func (e *examination) keyrings(ctx context.Context) {
 		e.skip(Keyring, VaultPolicy)
 		return
 	}
-	e.each(ctx, Keyring, e.Config.Targets, keyringsAtOnce, func(ctx context.Context, t rotator.Target) answer {
+	e.each(ctx, Keyring, e.Config.Targets, keyringsAtOnce, func(ctx context.Context, t secrets.Target) answer {
 		ctx, cancel := context.WithTimeout(ctx, lookLimit)
 		defer cancel()
 		s, err := e.Store.Read(ctx, t)
@@ -44,7 +45,7 @@ func (e *examination) keyrings(ctx context.Context) {
 
 // unread tells of a keyring that could not be read. An error that is not of a request is
 // about its content.
-func (e *examination) unread(t rotator.Target, err error) answer {
+func (e *examination) unread(t secrets.Target, err error) answer {
 	var failed *vault.Error
 	if errors.As(err, &failed) {
 		return answer{vaultFailure(Keyring, t.String(), err), true}
@@ -62,7 +63,7 @@ func (e *examination) unread(t rotator.Target, err error) answer {
 	return answer{finding: f}
 }
 
-func (e *examination) judgeKeyring(f *Finding, t rotator.Target, s rotator.Snapshot) {
+func (e *examination) judgeKeyring(f *Finding, t secrets.Target, s rotator.Snapshot) {
 	k, now := s.Keyring, e.Now()
 	if k == nil {
 		f.What = "there is none yet: the first `tiwkeyd rotate` or `tiwkeyd run` takes over the key in force, then replaces it"

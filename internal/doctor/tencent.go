@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/tencent"
 )
@@ -68,7 +69,7 @@ func (e *examination) afterCredential(cause Check) {
 
 // outcome is Tencent's answer about one target.
 type outcome struct {
-	key   rotator.Key
+	key   secrets.Key
 	err   *rotator.APIError // nil: it gave the key in force
 	tries int
 	after string // the code that made it be asked again
@@ -103,9 +104,9 @@ func (o outcome) about() Check {
 // applications asks about one target of each service first, which tells of the credential, the
 // region and the permission, then about all the others.
 func (e *examination) applications(ctx context.Context) {
-	first := map[rotator.Target]outcome{}
-	var permitted []rotator.Service
-	var seen []rotator.Service
+	first := map[secrets.Target]outcome{}
+	var permitted []secrets.Service
+	var seen []secrets.Service
 	for _, t := range e.Config.Targets {
 		if slices.Contains(seen, t.Service) {
 			continue
@@ -119,12 +120,12 @@ func (e *examination) applications(ctx context.Context) {
 			permitted = append(permitted, t.Service)
 		}
 	}
-	asked := slices.DeleteFunc(slices.Clone(e.Config.Targets), func(t rotator.Target) bool { return !slices.Contains(permitted, t.Service) })
+	asked := slices.DeleteFunc(slices.Clone(e.Config.Targets), func(t secrets.Target) bool { return !slices.Contains(permitted, t.Service) })
 	if len(asked) < len(e.Config.Targets) {
 		e.report(Finding{Check: Application, Status: Skip, What: fmt.Sprintf("%d of %d targets are not looked at, because of the failure of %q", len(e.Config.Targets)-len(asked), len(e.Config.Targets), Permission)})
 	}
 	outcomes := make(chan outcomeOf, len(asked))
-	e.each(ctx, Application, asked, e.atOnce(), func(ctx context.Context, t rotator.Target) answer {
+	e.each(ctx, Application, asked, e.atOnce(), func(ctx context.Context, t secrets.Target) answer {
 		o, known := first[t]
 		if !known {
 			o = e.describe(ctx, t)
@@ -141,7 +142,7 @@ func (e *examination) applications(ctx context.Context) {
 }
 
 type outcomeOf struct {
-	target rotator.Target
+	target secrets.Target
 	outcome
 }
 
@@ -174,7 +175,7 @@ func (e *examination) common(o outcome) (useless bool) {
 }
 
 // permission reports whether the credential may make the call that looks at a service's key.
-func (e *examination) permission(t rotator.Target, o outcome) bool {
+func (e *examination) permission(t secrets.Target, o outcome) bool {
 	set, describe := tencent.Actions(t.Service)
 	if o.err != nil && o.err.Class != rotator.Refused {
 		e.report(Finding{Check: Permission, Target: string(t.Service), Status: Skip, What: "not known: no definite answer came"})
@@ -190,7 +191,7 @@ func (e *examination) permission(t rotator.Target, o outcome) bool {
 	return false
 }
 
-func (e *examination) judgeApplication(t rotator.Target, o outcome) Finding {
+func (e *examination) judgeApplication(t secrets.Target, o outcome) Finding {
 	if o.err != nil {
 		return apiFailure(Application, t.String(), o.err)
 	}
@@ -222,10 +223,10 @@ func apiFailure(c Check, target string, err *rotator.APIError) Finding {
 func (e *examination) atOnce() int { return int(min(8, max(1, e.Config.Rate))) }
 
 // describe asks for the key in force, and again where an answer may change by itself.
-func (e *examination) describe(ctx context.Context, t rotator.Target) outcome {
+func (e *examination) describe(ctx context.Context, t secrets.Target) outcome {
 	var o outcome
 	place := time.Duration(float64(e.atOnce()) / e.Config.Rate * float64(time.Second)) // within the rate
-	ask := func() (rotator.Key, error) {
+	ask := func() (secrets.Key, error) {
 		o.tries++
 		ctx, cancel := context.WithTimeout(ctx, place+2*lookLimit)
 		defer cancel()

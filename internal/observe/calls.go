@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
 )
 
@@ -54,7 +55,7 @@ func newCalls() *calls {
 }
 
 // welcome makes the series of a service's APIs.
-func (c *calls) welcome(s rotator.Service) {
+func (c *calls) welcome(s secrets.Service) {
 	set, describe := tencent.APIs(s)
 	for _, api := range []string{set, describe} {
 		c.apiSeconds.WithLabelValues(api)
@@ -77,7 +78,7 @@ type watchedAPI struct {
 	api   rotator.CallbackAPI
 }
 
-func (w watchedAPI) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
+func (w watchedAPI) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	began := time.Now()
 	id, err := w.api.SetKey(ctx, t, k)
 	set, _ := tencent.APIs(t.Service)
@@ -85,7 +86,7 @@ func (w watchedAPI) SetKey(ctx context.Context, t rotator.Target, k rotator.Key)
 	return id, err
 }
 
-func (w watchedAPI) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+func (w watchedAPI) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	began := time.Now()
 	k, err := w.api.KeyInForce(ctx, t)
 	_, describe := tencent.APIs(t.Service)
@@ -114,7 +115,7 @@ type watchedStore struct {
 	reads *reads
 }
 
-func (w watchedStore) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (w watchedStore) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	began := time.Now()
 	s, err := w.Store.Read(ctx, t)
 	w.count(opRead, began, err)
@@ -124,14 +125,14 @@ func (w watchedStore) Read(ctx context.Context, t rotator.Target) (rotator.Snaps
 	return s, err
 }
 
-func (w watchedStore) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+func (w watchedStore) Write(ctx context.Context, t secrets.Target, k *rotator.Keyring, version int64) (int64, error) {
 	began := time.Now()
 	v, err := w.Store.Write(ctx, t, k, version)
 	w.count(opWrite, began, err)
 	return v, err
 }
 
-func (w watchedStore) Purge(ctx context.Context, t rotator.Target, version int64) error {
+func (w watchedStore) Purge(ctx context.Context, t secrets.Target, version int64) error {
 	began := time.Now()
 	err := w.Store.Purge(ctx, t, version)
 	w.count(opPurge, began, err)

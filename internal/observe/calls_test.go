@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
 )
 
@@ -43,10 +44,10 @@ func TestTencentCalls(t *testing.T) {
 		}
 		var errs []error
 		for range 4 {
-			_, err := api.SetKey(t.Context(), one, rotator.NewKey("id", canary+"new"))
+			_, err := api.SetKey(t.Context(), one, secrets.NewKey("id", canary+"new"))
 			errs = append(errs, err)
 		}
-		id, err := api.SetKey(t.Context(), one, rotator.NewKey("id", canary+"new"))
+		id, err := api.SetKey(t.Context(), one, secrets.NewKey("id", canary+"new"))
 		if k, lookErr := api.KeyInForce(t.Context(), one); id != "request" || err != nil || k.Reveal() != canary+"new" || lookErr != nil {
 			t.Errorf("the answers do not come through: %s, %v, %v", id, err, lookErr)
 		}
@@ -68,14 +69,14 @@ func TestStoreCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
 		s := r.Store(r.w)
-		k := &rotator.Keyring{Target: one, Keys: []rotator.Entry{{Key: rotator.NewKey("id", canary), State: rotator.Current}}}
+		k := &rotator.Keyring{Target: one, Keys: []rotator.Entry{{Key: secrets.NewKey("id", canary), State: rotator.Current}}}
 		if v, err := s.Write(t.Context(), one, k, 0); v != 1 || err != nil {
 			t.Errorf("written: %d, %v", v, err)
 		}
 		if _, err := s.Write(t.Context(), one, k, 0); !errors.Is(err, rotator.ErrConflict) {
 			t.Errorf("a conflict: %v", err)
 		}
-		if got, err := s.Read(t.Context(), one); got.Version != 1 || !got.Keyring.CallbackKey().Equal(rotator.NewKey("", canary)) || err != nil {
+		if got, err := s.Read(t.Context(), one); got.Version != 1 || !got.Keyring.CallbackKey().Equal(secrets.NewKey("", canary)) || err != nil {
 			t.Errorf("read: %v, %v", got, err)
 		}
 		if err := s.Purge(t.Context(), one, 1); err != nil || s.String() != "memory" {
@@ -230,7 +231,7 @@ func TestToken(t *testing.T) {
 // TestAPIsOfEveryService have a name, so that no label is empty.
 func TestAPIsOfEveryService(t *testing.T) {
 	t.Parallel()
-	for _, s := range rotator.Services() {
+	for _, s := range secrets.Services() {
 		set, describe := tencent.APIs(s)
 		if !strings.HasPrefix(set, "Set") || !strings.HasPrefix(describe, "Describe") {
 			t.Errorf("%s: %q, %q", s, set, describe)

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Build is what the program was built from.
@@ -96,19 +97,19 @@ func (c *counts) serve(targets int) (anew bool) {
 
 // welcome makes the series of a target that an alert needs to see from zero on. With hundreds
 // of targets those of all reasons would be too many.
-func (c *counts) welcome(t rotator.Target) {
+func (c *counts) welcome(t secrets.Target) {
 	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), committed)
 	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), rolledBack)
 }
 
-func (c *counts) label(t rotator.Target) string {
+func (c *counts) label(t secrets.Target) string {
 	if c.each {
 		return t.String()
 	}
 	return ""
 }
 
-func (c *counts) forget(t rotator.Target) {
+func (c *counts) forget(t secrets.Target) {
 	c.rotations.DeletePartialMatch(prometheus.Labels{"target": t.String()})
 }
 

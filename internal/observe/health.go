@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // reads is how the store's reads ended. It is of the store, whatever target was read.
@@ -68,7 +69,7 @@ func (m *Monitor) Alive() error {
 	switch {
 	case stalled <= limit:
 		return nil
-	case t == rotator.Target{}:
+	case t == secrets.Target{}:
 		return fmt.Errorf("the engine is stuck: its loop has not got on for %s", stalled.Round(time.Second))
 	}
 	return fmt.Errorf("the engine is stuck: the visit of %s has not got on for %s", t, stalled.Round(time.Second))

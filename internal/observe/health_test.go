@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // asks gives the status and the line of a page.
@@ -129,7 +130,7 @@ func TestOverdue(t *testing.T) {
 			}
 		}
 		k := &rotator.Keyring{Target: two, RotatedAt: time.Now().Add(-48 * time.Hour),
-			Keys: []rotator.Entry{{Key: rotator.NewKey("id", canary+"2"), State: rotator.Current, CreatedAt: time.Now().Add(-48 * time.Hour)}}}
+			Keys: []rotator.Entry{{Key: secrets.NewKey("id", canary+"2"), State: rotator.Current, CreatedAt: time.Now().Add(-48 * time.Hour)}}}
 		w.rings[two] = rotator.Snapshot{Version: 1, Keyring: k, Written: time.Now().Add(-48 * time.Hour)}
 		refuse()
 		stop := r.run()
@@ -159,9 +160,9 @@ func TestOverdue(t *testing.T) {
 func TestManyOverdue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var ts []rotator.Target
+		var ts []secrets.Target
 		for n := range int64(50) {
-			ts = append(ts, rotator.Target{SdkAppID: n + 1, Service: rotator.Transcode})
+			ts = append(ts, secrets.Target{SdkAppID: n + 1, Service: secrets.Transcode})
 		}
 		r := newRig(t, newWorld(), ts...)
 		if _, err := r.Store(r.w).Read(t.Context(), one); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
 )
 
@@ -24,7 +25,7 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	served   Served
-	targets  map[rotator.Target]*memory
+	targets  map[secrets.Target]*memory
 	stopping bool
 	listed   bool // the store was listed once
 }
@@ -32,7 +33,7 @@ type Monitor struct {
 // Served is what the daemon looks after now.
 type Served struct {
 	Engine  *rotator.Engine
-	Targets []rotator.Target
+	Targets []secrets.Target
 	Policy  rotator.Policy
 	// Discovers says that more targets come with the first Listed.
 	Discovers bool
@@ -56,7 +57,7 @@ type memory struct {
 
 // New gives a Monitor that watches nothing yet.
 func New(build Build) *Monitor {
-	m := &Monitor{Registry: prometheus.NewRegistry(), counts: newCounts(), calls: newCalls(), targets: map[rotator.Target]*memory{}}
+	m := &Monitor{Registry: prometheus.NewRegistry(), counts: newCounts(), calls: newCalls(), targets: map[secrets.Target]*memory{}}
 	m.counts.register(m.Registry, build)
 	m.calls.register(m.Registry)
 	m.Registry.MustRegister(standings{m}, token{m}, limits{m})
@@ -70,7 +71,7 @@ func (m *Monitor) Serve(s Served) {
 	m.served = s
 	now, old := time.Now(), m.targets
 	anew := m.counts.serve(len(s.Targets))
-	m.targets = make(map[rotator.Target]*memory, len(s.Targets))
+	m.targets = make(map[secrets.Target]*memory, len(s.Targets))
 	for _, t := range s.Targets {
 		if m.targets[t] = old[t]; old[t] == nil {
 			m.targets[t] = &memory{since: now}
@@ -135,18 +136,18 @@ func (m *Monitor) Event(ev rotator.Event) {
 type view struct {
 	Served
 	standings []rotator.Standing
-	memory    map[rotator.Target]memory
+	memory    map[secrets.Target]memory
 }
 
 // look takes a picture, in the order of the configuration.
 func (m *Monitor) look() view {
 	m.mu.Lock()
-	v := view{Served: m.served, memory: make(map[rotator.Target]memory, len(m.targets))}
+	v := view{Served: m.served, memory: make(map[secrets.Target]memory, len(m.targets))}
 	for t, of := range m.targets {
 		v.memory[t] = *of
 	}
 	m.mu.Unlock()
-	known := map[rotator.Target]rotator.Standing{}
+	known := map[secrets.Target]rotator.Standing{}
 	if v.Engine != nil {
 		for _, s := range v.Engine.Standings() {
 			known[s.Target] = s

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
 )
 
@@ -30,16 +31,16 @@ const (
 )
 
 var (
-	one = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
-	two = rotator.Target{SdkAppID: 1400000002, Service: rotator.WhiteboardPush}
+	one = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
+	two = secrets.Target{SdkAppID: 1400000002, Service: secrets.WhiteboardPush}
 )
 
 // world is a store and a Tencent in memory. Each call takes its time; errors are served once
 // each.
 type world struct {
 	mu       sync.Mutex
-	rings    map[rotator.Target]rotator.Snapshot
-	inForce  map[rotator.Target]rotator.Key
+	rings    map[secrets.Target]rotator.Snapshot
+	inForce  map[secrets.Target]secrets.Key
 	storeErr error // while it is there
 	writeErr error // the same, of writes alone
 	setErrs  []error
@@ -48,12 +49,12 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{rings: map[rotator.Target]rotator.Snapshot{}, inForce: map[rotator.Target]rotator.Key{one: rotator.NewKey("", canary), two: rotator.NewKey("", canary+"2")}}
+	return &world{rings: map[secrets.Target]rotator.Snapshot{}, inForce: map[secrets.Target]secrets.Key{one: secrets.NewKey("", canary), two: secrets.NewKey("", canary+"2")}}
 }
 
 func (w *world) String() string { return "memory" }
 
-func (w *world) Read(_ context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (w *world) Read(_ context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	time.Sleep(storeTime)
 	w.mu.Lock()
 	block := w.block
@@ -70,7 +71,7 @@ func (w *world) Read(_ context.Context, t rotator.Target) (rotator.Snapshot, err
 	return s, w.storeErr
 }
 
-func (w *world) Write(_ context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+func (w *world) Write(_ context.Context, t secrets.Target, k *rotator.Keyring, version int64) (int64, error) {
 	time.Sleep(storeTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -84,14 +85,14 @@ func (w *world) Write(_ context.Context, t rotator.Target, k *rotator.Keyring, v
 	return version + 1, nil
 }
 
-func (w *world) Purge(context.Context, rotator.Target, int64) error {
+func (w *world) Purge(context.Context, secrets.Target, int64) error {
 	time.Sleep(storeTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.storeErr
 }
 
-func (w *world) SetKey(_ context.Context, t rotator.Target, k rotator.Key) (string, error) {
+func (w *world) SetKey(_ context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	time.Sleep(apiTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -104,11 +105,11 @@ func (w *world) SetKey(_ context.Context, t rotator.Target, k rotator.Key) (stri
 	return "request", nil
 }
 
-func (w *world) KeyInForce(_ context.Context, t rotator.Target) (rotator.Key, error) {
+func (w *world) KeyInForce(_ context.Context, t secrets.Target) (secrets.Key, error) {
 	time.Sleep(apiTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return rotator.NewKey("", w.inForce[t].Reveal()), w.lookErr
+	return secrets.NewKey("", w.inForce[t].Reveal()), w.lookErr
 }
 
 // change alters the world while an engine runs in it.
@@ -133,16 +134,16 @@ type rig struct {
 
 // newRig has an engine whose schedule is every 24 hours from the last rotation on, and which
 // does not run yet.
-func newRig(t *testing.T, w *world, targets ...rotator.Target) *rig {
+func newRig(t *testing.T, w *world, targets ...secrets.Target) *rig {
 	m := New(Build{Version: "v1.2.3", Revision: "abc", Go: "go1"})
 	return &rig{Monitor: m, t: t, w: w, engine: watched(t, m, w, targets...)}
 }
 
-func watched(t *testing.T, m *Monitor, w *world, targets ...rotator.Target) *rotator.Engine {
+func watched(t *testing.T, m *Monitor, w *world, targets ...secrets.Target) *rotator.Engine {
 	t.Helper()
 	p := policy("me")
 	e, err := rotator.New(rotator.Options{Store: m.Store(w), API: m.API(w), Policy: p, Events: m.Event,
-		Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time {
+		Due: func(_ secrets.Target, _ *rotator.Keyring, at time.Time) time.Time {
 			if at.IsZero() {
 				return time.Unix(0, 0)
 			}
@@ -213,7 +214,7 @@ func (r *rig) expect(when string, want map[string]string) {
 	}
 }
 
-func of(t rotator.Target, metric string, more ...string) string {
+func of(t secrets.Target, metric string, more ...string) string {
 	labels := `target="` + t.String() + `"`
 	for i := 0; i < len(more); i += 2 {
 		l := more[i] + `="` + more[i+1] + `"`
@@ -226,7 +227,7 @@ func of(t rotator.Target, metric string, more ...string) string {
 	return "tiwkeyd_" + metric + "{" + labels + "}"
 }
 
-func rotations(t rotator.Target, reason, result string) string {
+func rotations(t secrets.Target, reason, result string) string {
 	return `tiwkeyd_rotations_total{reason="` + reason + `",result="` + result + `",target="` + t.String() + `"}`
 }
 
@@ -237,7 +238,7 @@ func answered(class rotator.Class, code string) error {
 var errAway = errors.New("the store is away:\n\tno route")
 
 // keyring is what is in the store now.
-func (w *world) keyring(t rotator.Target) *rotator.Keyring {
+func (w *world) keyring(t secrets.Target) *rotator.Keyring {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rings[t].Keyring.Clone()
@@ -250,4 +251,4 @@ func (r *rig) change(f func(*Served)) {
 	f(&r.served)
 }
 
-func (r *rig) lastError(t rotator.Target) time.Time { return r.look().memory[t].lastError }
+func (r *rig) lastError(t secrets.Target) time.Time { return r.look().memory[t].lastError }

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // row is what is told of a target.
-func (r *rig) row(t rotator.Target) Row {
+func (r *rig) row(t secrets.Target) Row {
 	r.t.Helper()
 	for _, row := range r.Report().Rows {
 		if row.Target == t {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // TestLifeOfATarget follows the series of a target from before the first read to the second
@@ -109,7 +110,7 @@ func TestUnsigned(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
-		r.w.inForce[one] = rotator.Key{}
+		r.w.inForce[one] = secrets.Key{}
 		r.w.rings[one] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: one, AcceptUnsigned: true, RotatedAt: time.Now().Add(-time.Hour)}}
 		stop := r.run()
 		defer stop()
@@ -153,13 +154,13 @@ func TestDrift(t *testing.T) {
 		defer stop()
 		time.Sleep(time.Hour)
 		ours := r.w.keyring(one).CallbackKey()
-		r.w.change(func() { r.w.inForce[one] = rotator.NewKey("", "CANARY-foreign") })
+		r.w.change(func() { r.w.inForce[one] = secrets.NewKey("", "CANARY-foreign") })
 		time.Sleep(time.Hour)
 		r.expect("a foreign key", map[string]string{of(one, "target_drift"): "1", of(two, "target_drift"): "0"})
 		r.w.change(func() { r.w.lookErr = answered(rotator.Doubtful, "InternalError") })
 		time.Sleep(time.Hour)
 		r.expect("Tencent does not tell any more", map[string]string{of(one, "target_drift"): "1", of(two, "target_drift"): "0"})
-		r.w.change(func() { r.w.lookErr, r.w.inForce[one] = nil, rotator.Key{} })
+		r.w.change(func() { r.w.lookErr, r.w.inForce[one] = nil, secrets.Key{} })
 		time.Sleep(time.Hour)
 		r.expect("none", map[string]string{of(one, "target_drift"): "1"})
 		r.w.change(func() { r.w.inForce[one] = ours })
@@ -176,11 +177,11 @@ func TestAnotherReplica(t *testing.T) {
 		a, b := newRig(t, w, one), newRig(t, w, one)
 		p := policy("the other")
 		var err error
-		b.engine, err = rotator.New(rotator.Options{Store: b.Store(w), API: b.API(w), Policy: p, Events: b.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		b.engine, err = rotator.New(rotator.Options{Store: b.Store(w), API: b.API(w), Policy: p, Events: b.Event, Due: func(_ secrets.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Serve(Served{Engine: b.engine, Targets: []rotator.Target{one}, Policy: p})
+		b.Serve(Served{Engine: b.engine, Targets: []secrets.Target{one}, Policy: p})
 		stopA := a.run()
 		defer stopA()
 		time.Sleep(time.Second)
@@ -227,10 +228,10 @@ func TestReload(t *testing.T) {
 func TestManyTargets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w, ts := newWorld(), make([]rotator.Target, maxSeries+1)
+		w, ts := newWorld(), make([]secrets.Target, maxSeries+1)
 		for i := range ts {
-			ts[i] = rotator.Target{SdkAppID: 1400000001 + int64(i), Service: rotator.WhiteboardPush}
-			key, at := rotator.NewKey("first", canary+ts[i].String()), time.Now().Add(-time.Hour)
+			ts[i] = secrets.Target{SdkAppID: 1400000001 + int64(i), Service: secrets.WhiteboardPush}
+			key, at := secrets.NewKey("first", canary+ts[i].String()), time.Now().Add(-time.Hour)
 			w.inForce[ts[i]] = key
 			w.rings[ts[i]] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: ts[i], RotatedAt: at,
 				Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}}
@@ -251,7 +252,7 @@ func TestManyTargets(t *testing.T) {
 			t.Errorf("%d series, %d of them of targets", len(got), own(got))
 		}
 		r.expect("all is settled", map[string]string{`tiwkeyd_targets{phase="settled"}`: strconv.Itoa(len(ts)), "tiwkeyd_targets_drifting": "0", "tiwkeyd_oldest_key_age_seconds": "3660"})
-		w.change(func() { w.inForce[two] = rotator.NewKey("", canary+"foreign") })
+		w.change(func() { w.inForce[two] = secrets.NewKey("", canary+"foreign") })
 		time.Sleep(12 * time.Minute)
 		r.expect("one drifts", map[string]string{"tiwkeyd_targets_drifting": "1", of(two, "target_drift"): "1", of(two, "target_phase", "phase", "settled"): "1", of(one, "target_drift"): ""})
 		r.engine.Ask(rotator.ByCommand, one)
@@ -286,7 +287,7 @@ func TestTargetWithoutTimes(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, newWorld(), one)
-		key := rotator.NewKey("k", "value")
+		key := secrets.NewKey("k", "value")
 		r.w.inForce[one] = key
 		r.w.rings[one] = rotator.Snapshot{Version: 1, Keyring: &rotator.Keyring{Target: one, Keys: []rotator.Entry{{Key: key, State: rotator.Current}}, RotatedAt: time.Now()}}
 		defer r.run()()
@@ -335,17 +336,17 @@ func TestContested(t *testing.T) {
 		p := policy("me")
 		p.OnDrift = rotator.Reassert
 		var err error
-		r.engine, err = rotator.New(rotator.Options{Store: r.Store(r.w), API: r.API(r.w), Policy: p, Events: r.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+		r.engine, err = rotator.New(rotator.Options{Store: r.Store(r.w), API: r.API(r.w), Policy: p, Events: r.Event, Due: func(_ secrets.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Serve(Served{Engine: r.engine, Targets: []rotator.Target{one, two}, Policy: p})
+		r.Serve(Served{Engine: r.engine, Targets: []secrets.Target{one, two}, Policy: p})
 		stop := r.run()
 		defer stop()
 		time.Sleep(time.Hour)
 		r.expect("settled", map[string]string{of(one, "target_contested"): "0", "tiwkeyd_targets_contested": "0"})
 		for range 3 {
-			r.w.change(func() { r.w.inForce[one] = rotator.NewKey("", canary+"foreign") })
+			r.w.change(func() { r.w.inForce[one] = secrets.NewKey("", canary+"foreign") })
 			time.Sleep(p.Reconcile + time.Minute)
 		}
 		r.expect("contested, and our key is in force", map[string]string{of(one, "target_contested"): "1", of(two, "target_contested"): "0", "tiwkeyd_targets_contested": "1", of(one, "target_drift"): "0"})

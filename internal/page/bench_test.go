@@ -11,6 +11,7 @@ import (
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page/pagetest"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // store has the same keyring for every target, settled and with the longest history; tencent
@@ -19,26 +20,26 @@ type store struct{ ring rotator.Keyring }
 
 func (s *store) String() string { return "memory" }
 
-func (s *store) Read(_ context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (s *store) Read(_ context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	ring := s.ring.Clone()
 	ring.Target = t
 	return rotator.Snapshot{Keyring: ring, Version: 1, Written: time.Now().Add(-time.Hour)}, nil
 }
 
-func (s *store) Write(context.Context, rotator.Target, *rotator.Keyring, int64) (int64, error) {
+func (s *store) Write(context.Context, secrets.Target, *rotator.Keyring, int64) (int64, error) {
 	panic("nothing is to be written")
 }
 
-func (s *store) Purge(context.Context, rotator.Target, int64) error { return nil }
+func (s *store) Purge(context.Context, secrets.Target, int64) error { return nil }
 
 type tencent struct{ key string }
 
-func (a tencent) SetKey(context.Context, rotator.Target, rotator.Key) (string, error) {
+func (a tencent) SetKey(context.Context, secrets.Target, secrets.Key) (string, error) {
 	panic("nothing is to be set")
 }
 
-func (a tencent) KeyInForce(context.Context, rotator.Target) (rotator.Key, error) {
-	return rotator.NewKey("", a.key), nil
+func (a tencent) KeyInForce(context.Context, secrets.Target) (secrets.Key, error) {
+	return secrets.NewKey("", a.key), nil
 }
 
 // BenchmarkPage renders a page of ten thousand targets, from the memory of a real engine that
@@ -47,16 +48,16 @@ func BenchmarkPage(b *testing.B) {
 	const key = "CANARY-the-key-of-ten-thousand-targets-00000000000000000000000000"
 	now := time.Now()
 	s := &store{rotator.Keyring{RotatedAt: now.Add(-5 * time.Hour), History: pagetest.FullHistory(now),
-		Keys: []rotator.Entry{{Key: rotator.NewKey("Kq7benchmark", key), State: rotator.Current, CreatedAt: now.Add(-6 * time.Hour), ActivatedAt: now.Add(-5 * time.Hour)}}}}
+		Keys: []rotator.Entry{{Key: secrets.NewKey("Kq7benchmark", key), State: rotator.Current, CreatedAt: now.Add(-6 * time.Hour), ActivatedAt: now.Add(-5 * time.Hour)}}}}
 	policy := rotator.Policy{Propagation: 6 * time.Minute, Grace: 24 * time.Hour, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute, KeyLength: 64, OnDrift: rotator.AlarmOnly, Timing: rotator.StandardTiming()}
 	m := observe.New(observe.Build{})
-	e, err := rotator.New(rotator.Options{Store: s, API: tencent{key}, Policy: policy, Events: m.Event, Due: func(_ rotator.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
+	e, err := rotator.New(rotator.Options{Store: s, API: tencent{key}, Policy: policy, Events: m.Event, Due: func(_ secrets.Target, _ *rotator.Keyring, at time.Time) time.Time { return at.Add(24 * time.Hour) }})
 	if err != nil {
 		b.Fatal(err)
 	}
-	targets := make([]rotator.Target, 10000)
+	targets := make([]secrets.Target, 10000)
 	for i := range targets {
-		targets[i] = rotator.Target{SdkAppID: 1400000000 + int64(i), Service: rotator.WhiteboardPush}
+		targets[i] = secrets.Target{SdkAppID: 1400000000 + int64(i), Service: secrets.WhiteboardPush}
 	}
 	m.Serve(observe.Served{Engine: e, Targets: targets, Policy: policy})
 	for _, t := range targets {

@@ -6,7 +6,7 @@ import (
 	"net/url"
 	"strings"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 const (
@@ -65,7 +65,7 @@ func (p *Page) rotate(w http.ResponseWriter, r *http.Request) {
 	if !p.allowed(w, r) {
 		return
 	}
-	t, err := rotator.ParseTarget(r.PostFormValue("target"))
+	t, err := secrets.ParseTarget(r.PostFormValue("target"))
 	if err != nil {
 		http.Error(w, ErrNotServed.Error(), http.StatusNotFound)
 		return

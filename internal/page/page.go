@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/observe"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // ErrNotServed says that a target is none of those that are looked after.
@@ -26,7 +26,7 @@ var ErrNotServed = errors.New("this target is not served")
 // Options are a page's parts. Look is required.
 type Options struct {
 	Look    func() observe.Report      // how everything stands, the targets in any order
-	Ask     func(rotator.Target) error // asks for a new key; ErrNotServed, or why it cannot; nil: nobody may
+	Ask     func(secrets.Target) error // asks for a new key; ErrNotServed, or why it cannot; nil: nobody may
 	Token   func() string              // what allows to ask; nil or "": nobody may
 	Now     func() time.Time           // nil: time.Now
 	Log     *slog.Logger               // nil: none

@@ -17,7 +17,7 @@ import (
 
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page/pagetest"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 const token = "CANARY-token-of-the-status-page"
@@ -33,7 +33,7 @@ type rig struct {
 	mu      sync.Mutex
 	now     time.Time
 	token   string
-	asked   []rotator.Target
+	asked   []secrets.Target
 	askErr  error
 	wrong   error
 	said    bytes.Buffer
@@ -51,7 +51,7 @@ func newRig(t *testing.T) *rig {
 		},
 		Token: func() string { r.mu.Lock(); defer r.mu.Unlock(); return r.token },
 		Now:   func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.now },
-		Ask: func(target rotator.Target) error {
+		Ask: func(target secrets.Target) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if r.askErr == nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/observe"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // detail is one target as the template shows it.
@@ -40,7 +40,7 @@ type ended struct {
 }
 
 func (p *Page) target(w http.ResponseWriter, r *http.Request) {
-	t, err := rotator.ParseTarget(r.PathValue("id") + "/" + r.PathValue("service"))
+	t, err := secrets.ParseTarget(r.PathValue("id") + "/" + r.PathValue("service"))
 	if err != nil {
 		p.missing(w, r)
 		return

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/goleak"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/tencent/tiwtest"
 	"tiwkeyd/webhook"
 )
@@ -36,8 +36,8 @@ const (
 )
 
 var (
-	target   = rotator.Target{SdkAppID: testApp, Service: rotator.WhiteboardPush}
-	testKeys = webhook.Keys{SdkAppID: testApp, Accept: []webhook.Key{rotator.NewKey("key-a", canaryA), rotator.NewKey("key-b", canaryB)}}
+	target   = secrets.Target{SdkAppID: testApp, Service: secrets.WhiteboardPush}
+	testKeys = webhook.Keys{SdkAppID: testApp, Accept: []webhook.Key{secrets.NewKey("key-a", canaryA), secrets.NewKey("key-b", canaryB)}}
 	expiry   = time.Now().Add(time.Hour).Truncate(time.Second)
 )
 

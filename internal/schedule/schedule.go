@@ -13,6 +13,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Schedule says when a target's key is due to be replaced.
@@ -46,8 +47,8 @@ func (s *Schedule) RoomFor(d time.Duration) error {
 	if d <= 0 {
 		return nil
 	}
-	first := s.Due(rotator.Target{}, time.Now())
-	if gap := s.Due(rotator.Target{}, first).Sub(first); gap <= d {
+	first := s.Due(secrets.Target{}, time.Now())
+	if gap := s.Due(secrets.Target{}, first).Sub(first); gap <= d {
 		return fmt.Errorf("it comes every %s, but one rotation takes longer than the propagation of %s", gap, d)
 	}
 	return nil
@@ -80,9 +81,9 @@ func specOf(k *rotator.Keyring) string {
 
 // ByKeyring is Of and Due for an engine, which asks often: each specification is read once. One that
 // cannot be used is logged then.
-func (s *Schedule) ByKeyring(log *slog.Logger) func(rotator.Target, *rotator.Keyring, time.Time) time.Time {
+func (s *Schedule) ByKeyring(log *slog.Logger) func(secrets.Target, *rotator.Keyring, time.Time) time.Time {
 	var known sync.Map // by specification, a *Schedule
-	return func(t rotator.Target, k *rotator.Keyring, rotatedAt time.Time) time.Time {
+	return func(t secrets.Target, k *rotator.Keyring, rotatedAt time.Time) time.Time {
 		spec := specOf(k)
 		own, ok := known.Load(spec)
 		if !ok {
@@ -130,7 +131,7 @@ func (s *Schedule) Keys(p *rotator.Policy, k *rotator.Keyring) int {
 	most, at := 0, time.Now()
 	var accepted []time.Time // when those were replaced
 	for end, runs := at.Add(p.Grace+366*24*time.Hour), 0; at.Before(end) && runs < 5000 && most <= MaxKeys; runs++ {
-		next := s.Due(rotator.Target{}, at).Add(p.Propagation) // when it is in force, from which the next is counted
+		next := s.Due(secrets.Target{}, at).Add(p.Propagation) // when it is in force, from which the next is counted
 		if !next.After(at) {
 			break // the schedule never comes again
 		}
@@ -147,7 +148,7 @@ func (s *Schedule) Keys(p *rotator.Policy, k *rotator.Keyring) int {
 // Due is when the key of t, in force since rotatedAt, is to be replaced: at once if it never
 // was, and in the past if a run was missed. A target's offset within the splay is the same
 // every time. "@every" counts from the target's own last rotation and needs no splay.
-func (s *Schedule) Due(t rotator.Target, rotatedAt time.Time) time.Time {
+func (s *Schedule) Due(t secrets.Target, rotatedAt time.Time) time.Time {
 	if rotatedAt.IsZero() {
 		return time.Unix(0, 0)
 	}
@@ -155,7 +156,7 @@ func (s *Schedule) Due(t rotator.Target, rotatedAt time.Time) time.Time {
 	return s.cron.Next(rotatedAt.Local().Add(-offset)).Add(offset)
 }
 
-func (s *Schedule) offset(t rotator.Target) time.Duration {
+func (s *Schedule) offset(t secrets.Target) time.Duration {
 	if s.splay <= 0 {
 		return 0
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 func at(text string) time.Time {
@@ -20,7 +21,7 @@ func at(text string) time.Time {
 
 func TestDue(t *testing.T) {
 	t.Parallel()
-	target := rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}
+	target := secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}
 	for _, c := range []struct{ spec, rotated, want string }{
 		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T03:00:01Z", "2026-05-02T03:00:00Z"},
 		{"CRON_TZ=UTC 0 3 * * *", "2026-05-01T02:59:59Z", "2026-05-01T03:00:00Z"},
@@ -54,7 +55,7 @@ func TestByKeyring(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, rotated := rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, at("2026-05-01T12:00:00Z")
+	target, rotated := secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}, at("2026-05-01T12:00:00Z")
 	for range 2 {
 		due := s.ByKeyring(slog.New(slog.NewTextHandler(&log, nil)))
 		for range 3 {
@@ -135,7 +136,7 @@ func TestSplay(t *testing.T) {
 	base := at("2026-05-02T03:00:00Z")
 	quarters := [4]int{}
 	for id := range int64(400) {
-		target := rotator.Target{SdkAppID: id + 1, Service: rotator.WhiteboardPush}
+		target := secrets.Target{SdkAppID: id + 1, Service: secrets.WhiteboardPush}
 		due := s.Due(target, at("2026-05-01T12:00:00Z"))
 		late := due.Sub(base)
 		if late < 0 || late >= splay {
@@ -166,7 +167,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		rotated := at("2026-05-01T12:00:00Z")
-		if due := s.Due(rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, rotated); !due.After(rotated) {
+		if due := s.Due(secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}, rotated); !due.After(rotated) {
 			t.Fatalf("%q is due at %s, which is not after %s", spec, due, rotated)
 		}
 	})
@@ -180,12 +181,12 @@ func TestLocalTimeAndLongSplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if due := s.Due(rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}, at("2026-05-01T12:00:00Z")); !due.Equal(at("2026-05-01T19:00:00Z")) {
+	if due := s.Due(secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}, at("2026-05-01T12:00:00Z")); !due.Equal(at("2026-05-01T19:00:00Z")) {
 		t.Errorf("three o'clock here is %s", due.UTC())
 	}
 	s, _ = Parse("0 * * * *", 3*time.Hour)
 	for id := range int64(20) {
-		target := rotator.Target{SdkAppID: id + 1, Service: rotator.WhiteboardPush}
+		target := secrets.Target{SdkAppID: id + 1, Service: secrets.WhiteboardPush}
 		due := s.Due(target, at("2026-05-01T12:00:00Z"))
 		if next := s.Due(target, due.Add(time.Second)); !next.Equal(due.Add(time.Hour)) {
 			t.Errorf("%s is due at %s and then at %s", target, due, next)

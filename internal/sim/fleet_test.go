@@ -13,6 +13,7 @@ import (
 
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	tiw "tiwkeyd/tencent"
 )
 
@@ -65,7 +66,7 @@ func (m *member) share(replicas, place int) {
 }
 
 // dueAt is the schedule, or once at m.due.
-func (m *member) dueAt(t rotator.Target, _ *rotator.Keyring, at time.Time) time.Time {
+func (m *member) dueAt(t secrets.Target, _ *rotator.Keyring, at time.Time) time.Time {
 	switch {
 	case m.due.IsZero():
 		return fleetSchedule.Due(t, at)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	tiw "tiwkeyd/tencent"
 )
 
@@ -17,14 +18,14 @@ import (
 // interleavings can do to one target is World's subject.
 type fleet struct {
 	policy  rotator.Policy
-	targets []rotator.Target
+	targets []secrets.Target
 
 	mu      sync.Mutex
 	random  *rand.Rand
 	calm    bool
 	spread  time.Duration // by which calls to Tencent differ on their way there
 	skew    time.Duration // by which clocks are wrong, at most
-	rings   map[rotator.Target]*ring
+	rings   map[secrets.Target]*ring
 	vault   vault // of which only the outages matter here
 	windows map[string][]time.Time
 	members []*member
@@ -36,28 +37,28 @@ type fleet struct {
 	pending, most, staged      int // keys, the most of them at one time, and those that were staged until too many were
 	reads, writes, conflicts   int
 	commits, rollbacks, visits int
-	lateness                   map[rotator.Target]time.Duration // the worst, from when a key was ready to when it was in force
+	lateness                   map[secrets.Target]time.Duration // the worst, from when a key was ready to when it was in force
 	stages                     map[string]int                   // by replica
 }
 
 // ring is one target as the world has it.
 type ring struct {
 	versions []version
-	inForce  rotator.Key
-	former   []rotator.Key // that were in force
+	inForce  secrets.Key
+	former   []secrets.Key // that were in force
 }
 
 const limit = 20 // calls a second of one API, for all replicas together
 
 func newFleet(seed uint64, n int) *fleet {
-	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), rings: map[rotator.Target]*ring{}, windows: map[string][]time.Time{},
-		spread: 40 * time.Millisecond, skew: 200 * time.Millisecond, lateness: map[rotator.Target]time.Duration{}, stages: map[string]int{}}
+	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), rings: map[secrets.Target]*ring{}, windows: map[string][]time.Time{},
+		spread: 40 * time.Millisecond, skew: 200 * time.Millisecond, lateness: map[secrets.Target]time.Duration{}, stages: map[string]int{}}
 	f.policy = rotator.Policy{Propagation: 6 * time.Minute, Grace: 30 * time.Minute, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
 		KeyLength: 32, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}
 	at := time.Now().Add(-time.Hour)
 	for i := range n {
-		t := rotator.Target{SdkAppID: int64(i + 1), Service: rotator.WhiteboardPush}
-		key := rotator.NewKey("before", fmt.Sprint("key-from-before-", i))
+		t := secrets.Target{SdkAppID: int64(i + 1), Service: secrets.WhiteboardPush}
+		key := secrets.NewKey("before", fmt.Sprint("key-from-before-", i))
 		k := &rotator.Keyring{Target: t, RotatedAt: at, Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
 		f.targets = append(f.targets, t)
 		f.rings[t] = &ring{versions: []version{{k: k, number: 1, from: at}}, inForce: key}
@@ -101,7 +102,7 @@ func (f *fleet) fail(format string, args ...any) {
 }
 
 // check is I1 for one target. The caller holds f.mu.
-func (f *fleet) check(t rotator.Target) {
+func (f *fleet) check(t secrets.Target) {
 	r := f.rings[t]
 	oldest := f.vault.oldestView(time.Now(), &f.policy)
 	for i := len(r.versions) - 1; i >= 0; i-- {
@@ -116,7 +117,7 @@ func (f *fleet) check(t rotator.Target) {
 }
 
 // apply has Tencent sign with another key. The caller holds f.mu.
-func (f *fleet) apply(t rotator.Target, k rotator.Key) {
+func (f *fleet) apply(t secrets.Target, k secrets.Key) {
 	if k.IsZero() {
 		f.fail("I4: %s: an empty key was set", t)
 	}
@@ -186,7 +187,7 @@ func (m *member) hop(ctx context.Context, least, spread time.Duration) error {
 
 func (m *member) String() string { return "simulated" }
 
-func (m *member) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (m *member) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	if err := m.hop(ctx, time.Millisecond, 4*time.Millisecond); err != nil {
 		return rotator.Snapshot{}, err
 	}
@@ -204,7 +205,7 @@ func (m *member) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, 
 	return s, m.hop(ctx, time.Millisecond, 4*time.Millisecond)
 }
 
-func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, cas int64) (int64, error) {
+func (m *member) Write(ctx context.Context, t secrets.Target, k *rotator.Keyring, cas int64) (int64, error) {
 	if err := m.hop(ctx, time.Millisecond, 8*time.Millisecond); err != nil {
 		return 0, err
 	}
@@ -238,7 +239,7 @@ func (m *member) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring
 	return cas + 1, m.hop(ctx, time.Millisecond, 4*time.Millisecond)
 }
 
-func (m *member) Purge(context.Context, rotator.Target, int64) error { return nil }
+func (m *member) Purge(context.Context, secrets.Target, int64) error { return nil }
 
 // reach is the way of a call to Tencent, within the limit of this replica. It gives its place there.
 func (m *member) reach(ctx context.Context, api string) (time.Time, error) {
@@ -270,7 +271,7 @@ func (m *member) back(ctx context.Context, api string, place time.Time) error {
 	return nil
 }
 
-func (m *member) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (string, error) {
+func (m *member) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (string, error) {
 	place, err := m.reach(ctx, "set")
 	if err != nil {
 		return "", err
@@ -302,16 +303,16 @@ func (m *member) SetKey(ctx context.Context, t rotator.Target, k rotator.Key) (s
 	return "id", nil
 }
 
-func (m *member) KeyInForce(ctx context.Context, t rotator.Target) (rotator.Key, error) {
+func (m *member) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	place, err := m.reach(ctx, "describe")
 	if err != nil {
-		return rotator.Key{}, err
+		return secrets.Key{}, err
 	}
 	m.f.mu.Lock()
 	k := m.f.rings[t].inForce
 	m.f.mu.Unlock()
 	if err := m.back(ctx, "describe", place); err != nil {
-		return rotator.Key{}, err
+		return secrets.Key{}, err
 	}
-	return rotator.NewKey("", k.Reveal()), nil
+	return secrets.NewKey("", k.Reveal()), nil
 }

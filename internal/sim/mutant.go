@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Mutant is a fault built into the protocol on purpose, to see that the simulator would find
@@ -172,12 +173,12 @@ func (m Mutant) answer(err error) error {
 }
 
 // sees is the key that the engine is told is in force.
-func (m Mutant) sees(r *replica) rotator.Key {
+func (m Mutant) sees(r *replica) secrets.Key {
 	w := r.w
 	k := w.vault.snapshot().Keyring
 	switch {
 	case m == SkipAdoption && k == nil:
-		return rotator.Key{}
+		return secrets.Key{}
 	case m == RetireBlind && k != nil && k.Pending() == nil && k.Current() != nil:
 		return k.CallbackKey()
 	case m == CommitBlind && k != nil && k.Pending() != nil && k.Rotation.Attempts > 0:

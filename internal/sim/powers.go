@@ -8,6 +8,7 @@ import (
 
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Powers are what a world may do beside what every world does. Each world has some of them, which
@@ -129,7 +130,7 @@ func (w *World) configured(n int) config {
 }
 
 // due is when a key is to be replaced: by the keyring's own schedule, if it has one.
-func (c config) due() func(rotator.Target, *rotator.Keyring, time.Time) time.Time {
+func (c config) due() func(secrets.Target, *rotator.Keyring, time.Time) time.Time {
 	s, err := schedule.Parse("@every "+c.every.String(), 0)
 	if err != nil {
 		panic(err)
@@ -332,7 +333,7 @@ func (w *World) restore() {
 
 // outdated is what Describe tells a replica in place of the key in force: one that was earlier. It is not
 // told where a key would be adopted on that word.
-func (r *replica) outdated() rotator.Key {
+func (r *replica) outdated() secrets.Key {
 	w := r.w
 	t := &w.tencent
 	last := r.told.Keyring
@@ -354,7 +355,7 @@ func (r *replica) outdated() rotator.Key {
 }
 
 // knows reports whether a key is in a keyring, or went from it.
-func knows(k *rotator.Keyring, key rotator.Key) bool {
+func knows(k *rotator.Keyring, key secrets.Key) bool {
 	if key.IsZero() || k.Lookup(key) != nil {
 		return true
 	}

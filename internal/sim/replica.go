@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // replica is a daemon on a machine with a clock of its own.
@@ -123,7 +124,7 @@ func (l reader) Write(line []byte) (int, error) {
 }
 
 // know remembers keys that must not show.
-func (w *World) know(keys ...rotator.Key) {
+func (w *World) know(keys ...secrets.Key) {
 	for _, k := range keys {
 		if !w.quiet && !k.IsZero() && !slices.ContainsFunc(w.known, k.Equal) {
 			w.known = append(w.known, k)

@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // tencent is the API, and the key that callbacks are signed with.
 type tencent struct {
-	inForce   rotator.Key
-	before    []rotator.Key // those that were in force earlier
+	inForce   secrets.Key
+	before    []secrets.Key // those that were in force earlier
 	foreign   bool          // somebody else set it
 	inFlight  []flight
 	forbidden bool // the credential may not ask which key is in force
@@ -20,13 +21,13 @@ type tencent struct {
 // flight is a request that is still on its way.
 type flight struct {
 	from           string
-	key            rotator.Key
+	key            secrets.Key
 	arrive, signed time.Time
 	epoch          int
 }
 
 // sign has callbacks signed with another key from now on.
-func (t *tencent) sign(k rotator.Key) {
+func (t *tencent) sign(k secrets.Key) {
 	if !k.Equal(t.inForce) {
 		t.before = append(t.before, t.inForce)
 		t.before = t.before[max(0, len(t.before)-50):]
@@ -51,7 +52,7 @@ func (t *tencent) arrival(until time.Time) *flight {
 }
 
 // signedWith reports whether a key is in force, or was a while ago.
-func (t *tencent) signedWith(k rotator.Key) bool {
+func (t *tencent) signedWith(k secrets.Key) bool {
 	for _, b := range t.before {
 		if b.Equal(k) {
 			return true
@@ -70,7 +71,7 @@ func refusal(class rotator.Class, code string) error {
 	return &rotator.APIError{Class: class, Action: "Set", Code: code}
 }
 
-func (a api) SetKey(ctx context.Context, _ rotator.Target, k rotator.Key) (string, error) {
+func (a api) SetKey(ctx context.Context, _ secrets.Target, k secrets.Key) (string, error) {
 	w := a.r.w
 	if k.IsZero() {
 		w.fail("I4: an empty key is sent")
@@ -106,7 +107,7 @@ func (w *World) rests(r *replica) {
 }
 
 // set is what Tencent and the way to it make of a request that is in order.
-func (a api) set(k rotator.Key) (string, error) {
+func (a api) set(k secrets.Key) (string, error) {
 	w, signed := a.r.w, a.r.now()
 	switch {
 	case w.mishap(9):
@@ -128,24 +129,24 @@ func (a api) set(k rotator.Key) (string, error) {
 	return "id", nil
 }
 
-func (a api) KeyInForce(context.Context, rotator.Target) (rotator.Key, error) {
+func (a api) KeyInForce(context.Context, secrets.Target) (secrets.Key, error) {
 	w := a.r.w
 	t := &w.tencent
 	a.r.interlude()
 	switch {
 	case a.expired():
-		return rotator.Key{}, refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
+		return secrets.Key{}, refusal(rotator.RefusedForNow, "AuthFailure.SignatureExpire")
 	case t.forbidden && w.vault.snapshot().Keyring != nil: // else somebody grants it, to have the key adopted
-		return rotator.Key{}, &rotator.APIError{Class: rotator.Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
+		return secrets.Key{}, &rotator.APIError{Class: rotator.Refused, Code: "AuthFailure.UnauthorizedOperation", Forbidden: true}
 	case t.barred:
-		return rotator.Key{}, refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
+		return secrets.Key{}, refusal(rotator.Refused, "ResourceUnavailable.ServiceExpired")
 	case w.mishap(6):
-		return rotator.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
+		return secrets.Key{}, refusal(rotator.Doubtful, "ClientError.NetworkError")
 	}
 	seen := w.Mutant.sees(a.r)
 	a.r.interlude() // the answer grows old on its way
 	if seen.IsZero() {
-		return rotator.Key{}, nil
+		return secrets.Key{}, nil
 	}
-	return rotator.NewKey("", seen.Reveal()), nil
+	return secrets.NewKey("", seen.Reveal()), nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // vault is the store, and what receivers may still see of it.
@@ -133,7 +134,7 @@ var errAway = errors.New("the simulated Vault is away")
 
 func (s store) String() string { return "simulated" }
 
-func (s store) Read(context.Context, rotator.Target) (rotator.Snapshot, error) {
+func (s store) Read(context.Context, secrets.Target) (rotator.Snapshot, error) {
 	s.r.interlude()
 	w := s.r.w
 	v := &w.vault
@@ -177,7 +178,7 @@ func (r *replica) deposed() *rotator.Snapshot {
 	return r.node
 }
 
-func (s store) Write(_ context.Context, _ rotator.Target, k *rotator.Keyring, cas int64) (int64, error) {
+func (s store) Write(_ context.Context, _ secrets.Target, k *rotator.Keyring, cas int64) (int64, error) {
 	w := s.r.w
 	v := &w.vault
 	if err := k.Validate(); err != nil { // which is all that a store refuses
@@ -260,7 +261,7 @@ func (w *World) wake(k *rotator.Keyring) {
 	}
 }
 
-func (s store) Purge(context.Context, rotator.Target, int64) error {
+func (s store) Purge(context.Context, secrets.Target, int64) error {
 	s.r.interlude()
 	if s.r.w.vault.down || s.r.w.mishap(40) {
 		return errAway

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Options choose a world.
@@ -33,7 +34,7 @@ type Options struct {
 type World struct {
 	Options
 	now    time.Time
-	target rotator.Target
+	target secrets.Target
 	base   rotator.Policy // of the engines, where they do not differ
 	truth  rotator.Policy // of the receivers and of Tencent
 	calm   bool           // no more mishaps
@@ -51,7 +52,7 @@ type World struct {
 	unclaimed  time.Time    // nothing is claimed while a receiver's view is as old
 	anew       time.Time    // when the target is served again
 	epoch      int          // of what is sent: before and after a keyring was lost or restored
-	lie        *rotator.Key // what Describe tells
+	lie        *secrets.Key // what Describe tells
 	alternates bool
 	nextStorm  time.Time
 	undoing    bool             // what is written is put back at once
@@ -67,7 +68,7 @@ type World struct {
 	quiet    bool // no timeline, and no logs
 	log      []string
 	read     int           // lines of the replicas' logs
-	known    []rotator.Key // that must not show in them
+	known    []secrets.Key // that must not show in them
 
 	violation string
 	events    int
@@ -92,14 +93,14 @@ const every = 2 * time.Hour
 func New(o Options) *World { return newWorld(o, false) }
 
 func newWorld(o Options, quiet bool) *World {
-	w := &World{Options: o, quiet: quiet, now: simStart, target: rotator.Target{SdkAppID: 1, Service: rotator.WhiteboardPush}}
+	w := &World{Options: o, quiet: quiet, now: simStart, target: secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}}
 	w.truth = rotator.Policy{Propagation: 6 * time.Minute, Grace: 30 * time.Minute, AttemptLimit: time.Hour, Reconcile: 10 * time.Minute,
 		KeyLength: 32, OnDrift: rotator.Reassert, Timing: rotator.StandardTiming()}
 	if w.draw(3) == 0 {
 		w.truth.Grace = 10 * time.Minute
 	}
 	if w.draw(4) == 0 {
-		w.tencent.inForce = rotator.NewKey("", "key-from-before")
+		w.tencent.inForce = secrets.NewKey("", "key-from-before")
 	}
 	w.know(w.tencent.inForce)
 	w.tencent.forbidden = w.draw(8) == 0 && !w.tencent.inForce.IsZero()
@@ -206,7 +207,7 @@ func (w *World) advance(d time.Duration) {
 }
 
 // apply has Tencent sign with another key, which was sent in an epoch.
-func (w *World) apply(k rotator.Key, epoch int) {
+func (w *World) apply(k secrets.Key, epoch int) {
 	if k.IsZero() {
 		w.fail("I4: an empty key was set")
 	}
@@ -281,7 +282,7 @@ func (w *World) mischief() {
 		v.outages = append(v.outages, span{from: w.now})
 		w.say("Vault is sealed")
 	case (w.mishap(300) || (w.has(Rival) && w.mishap(60))) && len(v.versions) > 0:
-		t.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
+		t.sign(secrets.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
 		w.know(t.inForce)
 		t.foreign = true
 		w.say("somebody else sets a key")
@@ -379,7 +380,7 @@ func (w *World) demand() {
 	if k := w.vault.snapshot().Keyring; k == nil || k.Pending() != nil {
 		return // it would be that one
 	}
-	w.tencent.sign(rotator.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
+	w.tencent.sign(secrets.NewKey("", fmt.Sprint("foreign", w.draw(1<<32))))
 	w.know(w.tencent.inForce)
 	w.tencent.foreign = true
 	w.say("somebody else sets a key")

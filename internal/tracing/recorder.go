@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Recorder makes spans of an engine's events.
@@ -21,7 +22,7 @@ type Recorder struct {
 	tracer   trace.Tracer
 
 	mu      sync.Mutex
-	targets map[rotator.Target]*underWay
+	targets map[secrets.Target]*underWay
 }
 
 // underWay is what is not a span yet of a target.

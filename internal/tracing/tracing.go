@@ -23,7 +23,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // closeLimit is how long spans may take to be sent when the daemon ends.
@@ -48,7 +48,7 @@ func Start(ctx context.Context, version string, log *slog.Logger) (*Recorder, er
 	}
 	// Rotations are few: each is worth its trace.
 	p := sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(about), sdk.WithIDGenerator(ids{}), sdk.WithSampler(sdk.AlwaysSample()))
-	return &Recorder{exporter: exporter, provider: p, tracer: p.Tracer("tiwkeyd/rotator"), targets: map[rotator.Target]*underWay{}}, nil
+	return &Recorder{exporter: exporter, provider: p, tracer: p.Tracer("tiwkeyd/rotator"), targets: map[secrets.Target]*underWay{}}, nil
 }
 
 // Close sends what is left, as far as that is quick.

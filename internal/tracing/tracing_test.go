@@ -17,6 +17,7 @@ import (
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -71,8 +72,8 @@ func attributes(s *otlp.Span) map[string]string {
 }
 
 var (
-	target = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
-	key    = rotator.NewKey("key-id", "CANARY-value")
+	target = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
+	key    = secrets.NewKey("key-id", "CANARY-value")
 	start  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 )
 

@@ -19,6 +19,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Store is a rotator.Store in a directory.
@@ -59,12 +60,12 @@ func Open(dir string) (*Store, error) {
 // String names the store.
 func (s *Store) String() string { return "file://" + s.dir }
 
-func (s *Store) path(t rotator.Target) string {
+func (s *Store) path(t secrets.Target) string {
 	return filepath.Join(s.dir, strconv.FormatInt(t.SdkAppID, 10), string(t.Service)+".json")
 }
 
 // Read gives what the target's file holds.
-func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (s *Store) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return rotator.Snapshot{}, err
 	}
@@ -79,7 +80,7 @@ func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, e
 	return rotator.Snapshot{Keyring: k, Version: e.Version, Written: e.visible}, nil
 }
 
-func (s *Store) load(t rotator.Target) (envelope, error) {
+func (s *Store) load(t secrets.Target) (envelope, error) {
 	var e envelope
 	path := s.path(t)
 	for _, p := range []string{filepath.Dir(path), path} {
@@ -126,7 +127,7 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 }
 
 // Write replaces the target's file if its version is the one given.
-func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+func (s *Store) Write(ctx context.Context, t secrets.Target, k *rotator.Keyring, version int64) (int64, error) {
 	named, err := k.Named()
 	if err != nil {
 		return 0, err
@@ -176,14 +177,14 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 }
 
 // Purge does nothing: a replaced file leaves no older version.
-func (s *Store) Purge(context.Context, rotator.Target, int64) error { return nil }
+func (s *Store) Purge(context.Context, secrets.Target, int64) error { return nil }
 
 // held are locks that end with the process that holds them.
 type held []*flock.Flock
 
 // lock takes the target's locks. The one on the directory excludes every process: nobody deletes
 // that without the keyring. The one on the file is what older programs take, and they take no other.
-func (s *Store) lock(ctx context.Context, t rotator.Target) (held, error) {
+func (s *Store) lock(ctx context.Context, t secrets.Target) (held, error) {
 	path := s.path(t)
 	h := held{flock.New(strings.TrimSuffix(path, ".json")+".lock", flock.SetPermissions(0o600)),
 		flock.New(filepath.Dir(path), flock.SetFlag(os.O_RDONLY|syscall.O_DIRECTORY))}

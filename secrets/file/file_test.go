@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 )
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var childTarget = rotator.Target{SdkAppID: 77, Service: rotator.WhiteboardPush}
+var childTarget = secrets.Target{SdkAppID: 77, Service: secrets.WhiteboardPush}
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
@@ -60,7 +61,7 @@ func TestLives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target rotator.Target) {
+	storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target secrets.Target) {
 		if err := os.RemoveAll(filepath.Dir(s.path(target))); err != nil {
 			t.Fatal(err)
 		}

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Targets lists the targets that have a file. strange counts names that are no target's.
-func (s *Store) Targets(ctx context.Context, _ []rotator.Target) (all []rotator.Target, strange int, err error) {
+func (s *Store) Targets(ctx context.Context, _ []secrets.Target) (all []secrets.Target, strange int, err error) {
 	apps, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, 0, fmt.Errorf("file store: list %s: %w", s.dir, advise(err))
@@ -31,7 +31,7 @@ func (s *Store) Targets(ctx context.Context, _ []rotator.Target) (all []rotator.
 		}
 		for _, f := range files {
 			service, ok := strings.CutSuffix(f.Name(), ".json")
-			t, err := rotator.ParseTarget(app.Name() + "/" + service)
+			t, err := secrets.ParseTarget(app.Name() + "/" + service)
 			switch {
 			case ok && err == nil:
 				all = append(all, t)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 )
 
@@ -18,7 +18,7 @@ func TestTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts := []rotator.Target{{SdkAppID: 1400000001, Service: rotator.Transcode}, {SdkAppID: 5, Service: rotator.OnlineRecord}, {SdkAppID: 5, Service: rotator.WhiteboardPush}}
+	ts := []secrets.Target{{SdkAppID: 1400000001, Service: secrets.Transcode}, {SdkAppID: 5, Service: secrets.OnlineRecord}, {SdkAppID: 5, Service: secrets.WhiteboardPush}}
 	for i, target := range ts {
 		if _, err := s.Write(t.Context(), target, storetest.Keyring(target, i+1), 0); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Canary is the start of every key in the tests: no text may ever show it.
@@ -20,16 +21,16 @@ const Canary = "CANARY"
 var counter atomic.Int64
 
 // Target gives a target that no other test uses.
-func Target() rotator.Target {
-	return rotator.Target{SdkAppID: 1400000000 + counter.Add(1), Service: rotator.WhiteboardPush}
+func Target() secrets.Target {
+	return secrets.Target{SdkAppID: 1400000000 + counter.Add(1), Service: secrets.WhiteboardPush}
 }
 
 // Keyring makes a keyring of t whose current key is the nth.
-func Keyring(t rotator.Target, n int) *rotator.Keyring {
+func Keyring(t secrets.Target, n int) *rotator.Keyring {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	value := fmt.Sprintf("%s%058d", Canary, n)
 	return &rotator.Keyring{Target: t, RotatedAt: at, Life: "life",
-		Keys: []rotator.Entry{{Key: rotator.NewKey(fmt.Sprintf("id%d", n), value), State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
+		Keys: []rotator.Entry{{Key: secrets.NewKey(fmt.Sprintf("id%d", n), value), State: rotator.Current, CreatedAt: at, ActivatedAt: at}}}
 }
 
 // Quiet fails the test if an error shows a key.
@@ -189,7 +190,7 @@ func unknown(t *testing.T, open func(*testing.T) rotator.Store) {
 
 func others(t *testing.T, open func(*testing.T) rotator.Store) {
 	s, a := open(t), Target()
-	b := rotator.Target{SdkAppID: a.SdkAppID, Service: rotator.OnlineRecord}
+	b := secrets.Target{SdkAppID: a.SdkAppID, Service: secrets.OnlineRecord}
 	if _, err := s.Write(t.Context(), a, Keyring(a, 1), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func invalid(t *testing.T, open func(*testing.T) rotator.Store) {
 
 // Lives runs what a Store must do about a keyring that was deleted, which remove does without a
 // trace, and made anew: nothing that was read before is written over the new one.
-func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(rotator.Target)) {
+func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(secrets.Target)) {
 	s, target := open(t), Target()
 	write := func(life string, from, to int64) {
 		t.Helper()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
@@ -24,7 +25,7 @@ type ledger struct {
 
 // writer replaces the keyring over and over until ctx ends. It stays with a store as long as
 // that one answers.
-func (l *ledger) writer(ctx context.Context, t *testing.T, stores []*Store, first int, target rotator.Target) {
+func (l *ledger) writer(ctx context.Context, t *testing.T, stores []*Store, first int, target secrets.Target) {
 	for i := first; ctx.Err() == nil; {
 		s := stores[i%len(stores)]
 		read, err := s.Read(ctx, target)
@@ -135,7 +136,7 @@ func (l *ledger) drain() (end func()) {
 }
 
 // check compares every version that Vault holds with what was acknowledged.
-func (l *ledger) check(t *testing.T, c *vaulttest.Cluster, s *Store, target rotator.Target) {
+func (l *ledger) check(t *testing.T, c *vaulttest.Cluster, s *Store, target secrets.Target) {
 	t.Helper()
 	last, err := s.Read(t.Context(), target)
 	if err != nil {

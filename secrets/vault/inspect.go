@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Health is what Vault says of itself to anybody.
@@ -107,7 +107,7 @@ func (s *Store) tokenAdvice(err error) string {
 
 // CheckMount reports what makes the mount unusable, by reading t's secret. It is not known
 // where Vault tells nothing of the mount to this token.
-func (s *Store) CheckMount(ctx context.Context, t rotator.Target) (known bool, err error) {
+func (s *Store) CheckMount(ctx context.Context, t secrets.Target) (known bool, err error) {
 	_, err = s.Secret(ctx, t, 0)
 	if status(err) == http.StatusForbidden {
 		return s.checked.Load(), nil // the token's policies are another matter
@@ -127,7 +127,7 @@ func need(path, rule string, capabilities ...string) Need {
 }
 
 // Needs lists what the daemon needs for a target's keyring.
-func (s *Store) Needs(t rotator.Target, keepVersions bool) []Need {
+func (s *Store) Needs(t secrets.Target, keepVersions bool) []Need {
 	rule := strings.TrimPrefix(s.prefix+"/*", "/")
 	needs := []Need{need(s.mount+"/data/"+s.path(t), s.mount+"/data/"+rule, "create", "read", "update")}
 	if !keepVersions {

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 const (
@@ -22,8 +22,8 @@ const (
 // until its metadata is deleted, too. Folders of applications among known are not looked into again:
 // their targets are those known, if the folder is still there. strange counts names that are no
 // target's.
-func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rotator.Target, strange int, err error) {
-	had := map[string][]rotator.Target{}
+func (s *Store) Targets(ctx context.Context, known []secrets.Target) (all []secrets.Target, strange int, err error) {
+	had := map[string][]secrets.Target{}
 	for _, t := range known {
 		app := strconv.FormatInt(t.SdkAppID, 10)
 		had[app] = append(had[app], t)
@@ -44,7 +44,7 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 			open = append(open, app)
 		}
 	}
-	found, odd := make([][]rotator.Target, len(open)), make([]int, len(open))
+	found, odd := make([][]secrets.Target, len(open)), make([]int, len(open))
 	group, ctx := errgroup.WithContext(ctx)
 	for first := range min(listWidth, len(open)) {
 		group.Go(func() error {
@@ -54,7 +54,7 @@ func (s *Store) Targets(ctx context.Context, known []rotator.Target) (all []rota
 					return err
 				}
 				for _, name := range names {
-					if t, err := rotator.ParseTarget(open[i] + "/" + name); err == nil {
+					if t, err := secrets.ParseTarget(open[i] + "/" + name); err == nil {
 						found[i] = append(found[i], t)
 					} else {
 						odd[i]++

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
@@ -20,19 +20,19 @@ func TestTargets(t *testing.T) {
 	v := vaulttest.Start(t)
 	s, _ := open(t, v.Addr, map[string]string{"VAULT_TOKEN": v.Token})
 	s.prefix = "listed"
-	list := func(known ...rotator.Target) string {
+	list := func(known ...secrets.Target) string {
 		t.Helper()
 		all, strange, err := s.Targets(t.Context(), known)
 		if err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(all, rotator.Target.Compare)
+		slices.SortFunc(all, secrets.Target.Compare)
 		return fmt.Sprint(all, strange)
 	}
 	if got := list(); got != "[] 0" {
 		t.Errorf("of nothing: %s", got)
 	}
-	ts := []rotator.Target{{SdkAppID: 5, Service: rotator.OnlineRecord}, {SdkAppID: 5, Service: rotator.WhiteboardPush}, {SdkAppID: 1400000001, Service: rotator.Transcode}}
+	ts := []secrets.Target{{SdkAppID: 5, Service: secrets.OnlineRecord}, {SdkAppID: 5, Service: secrets.WhiteboardPush}, {SdkAppID: 1400000001, Service: secrets.Transcode}}
 	for i, target := range ts {
 		if _, err := s.Write(t.Context(), target, storetest.Keyring(target, i+1), 0); err != nil {
 			t.Fatal(err)
@@ -49,8 +49,8 @@ func TestTargets(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	// A known folder is not looked into again, unless it is gone.
-	other := rotator.Target{SdkAppID: 5, Service: rotator.Transcode}
-	if got := list(other, rotator.Target{SdkAppID: 6, Service: rotator.Transcode}); got != fmt.Sprint([]rotator.Target{other, ts[2]}, 4) {
+	other := secrets.Target{SdkAppID: 5, Service: secrets.Transcode}
+	if got := list(other, secrets.Target{SdkAppID: 6, Service: secrets.Transcode}); got != fmt.Sprint([]secrets.Target{other, ts[2]}, 4) {
 		t.Errorf("with one known: %s", got)
 	}
 	v.Policy("no-list", `path "secret/data/listed/*" { capabilities = ["create", "read", "update"] }`)
@@ -127,7 +127,7 @@ func TestManyFolders(t *testing.T) {
 	defer server.Close()
 	s, _ := open(t, server.URL, map[string]string{"VAULT_TOKEN": "t"})
 	all, strange, err := s.Targets(t.Context(), nil)
-	slices.SortFunc(all, rotator.Target.Compare)
+	slices.SortFunc(all, secrets.Target.Compare)
 	if once := slices.Compact(slices.Clone(all)); err != nil || strange != 0 || len(all) != folders || len(once) != folders || asked.Load() != folders {
 		t.Errorf("%d targets, %d of them different, %d strange, %d folders asked for: %v", len(all), len(once), strange, asked.Load(), err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
@@ -223,7 +224,7 @@ func ownWriteRespelt(t *testing.T, v *vaulttest.Server, token string) {
 func numberTooLarge(t *testing.T, v *vaulttest.Server, token string) {
 	s, _ := open(t, v.Addr, withToken(token))
 	for id, fits := range map[int64]bool{maxExact: true, maxExact + 1: false} {
-		target := rotator.Target{SdkAppID: id, Service: rotator.WhiteboardPush}
+		target := secrets.Target{SdkAppID: id, Service: secrets.WhiteboardPush}
 		_, err := s.Write(t.Context(), target, storetest.Keyring(target, 1), 0)
 		if fits != (err == nil) {
 			t.Errorf("SdkAppId %d: write: %v", id, err)

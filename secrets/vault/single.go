@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Where the mount keeps one version only, Vault itself deletes the older one with each write, and
@@ -26,12 +26,12 @@ type singles struct {
 	mu      sync.Mutex
 	asked   time.Time // when the mount was last asked
 	one     bool      // it keeps one version
-	secrets map[rotator.Target]time.Time
+	secrets map[secrets.Target]time.Time
 }
 
 // single reports whether Vault certainly keeps no older version of t's secret. Asking takes the
 // capability to read the mount's config and the secret's metadata; without it nothing is certain.
-func (s *Store) single(ctx context.Context, t rotator.Target) bool {
+func (s *Store) single(ctx context.Context, t secrets.Target) bool {
 	m := &s.singles
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *Store) single(ctx context.Context, t rotator.Target) bool {
 		return false
 	}
 	if m.secrets == nil {
-		m.secrets = map[rotator.Target]time.Time{}
+		m.secrets = map[secrets.Target]time.Time{}
 	}
 	m.secrets[t] = now
 	return true

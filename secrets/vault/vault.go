@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // callTimeout bounds one request and the library's retries of it.
@@ -125,7 +126,7 @@ func (s *Store) String() string {
 	return name
 }
 
-func (s *Store) path(t rotator.Target) string {
+func (s *Store) path(t secrets.Target) string {
 	p := strconv.FormatInt(t.SdkAppID, 10) + "/" + string(t.Service)
 	if s.prefix != "" {
 		p = s.prefix + "/" + p
@@ -135,7 +136,7 @@ func (s *Store) path(t rotator.Target) string {
 
 // Read gives the current version of the target's secret. A version that was deleted or
 // destroyed holds no keyring but still counts: a write must name its number.
-func (s *Store) Read(ctx context.Context, t rotator.Target) (rotator.Snapshot, error) {
+func (s *Store) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot, error) {
 	got, err := s.Secret(ctx, t, 0)
 	if err != nil || got.Content == nil {
 		return rotator.Snapshot{Version: got.Number}, err
@@ -162,7 +163,7 @@ type Version struct {
 // Secret gives a target's secret as it stands, for those who need no more of it than
 // receivers do: its current version, or the one of a number that is not 0. It gives the zero
 // Version if there is none.
-func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (got Version, err error) {
+func (s *Store) Secret(ctx context.Context, t secrets.Target, number int64) (got Version, err error) {
 	var query url.Values
 	if number != 0 {
 		query = url.Values{"version": {strconv.FormatInt(number, 10)}}
@@ -189,7 +190,7 @@ func (s *Store) Secret(ctx context.Context, t rotator.Target, number int64) (got
 }
 
 // Write puts a new version if the current one is the one given, and of the same life.
-func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+func (s *Store) Write(ctx context.Context, t secrets.Target, k *rotator.Keyring, version int64) (int64, error) {
 	named, err := k.Named()
 	if err != nil {
 		return 0, err
@@ -204,7 +205,7 @@ func (s *Store) Write(ctx context.Context, t rotator.Target, k *rotator.Keyring,
 // put writes by Vault's check-and-set. An answer that was lost, or a mismatch that the library's own
 // repetition of the request may have caused, is looked into: it was this write if the next version has
 // this write's revision.
-func (s *Store) put(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) (int64, error) {
+func (s *Store) put(ctx context.Context, t secrets.Target, k *rotator.Keyring, version int64) (int64, error) {
 	if t.SdkAppID > maxExact {
 		return 0, fmt.Errorf("vault: the keyring of %s cannot be kept in Vault, which rounds numbers above %d: check the SdkAppId", t, int64(maxExact))
 	}
@@ -246,7 +247,7 @@ func (s *Store) put(ctx context.Context, t rotator.Target, k *rotator.Keyring, v
 // continued makes sure that a write replaced an earlier version of the same keyring. Vault numbers the
 // versions of one that was deleted and made anew from one again, so its check-and-set does not tell. What
 // was replaced by mistake is put back.
-func (s *Store) continued(ctx context.Context, t rotator.Target, k *rotator.Keyring, version int64) error {
+func (s *Store) continued(ctx context.Context, t secrets.Target, k *rotator.Keyring, version int64) error {
 	got, err := s.Secret(ctx, t, version)
 	if err != nil {
 		return fmt.Errorf("read what the write replaced: %w", err)
@@ -265,7 +266,7 @@ func (s *Store) continued(ctx context.Context, t rotator.Target, k *rotator.Keyr
 }
 
 // Purge destroys the versions before the given one.
-func (s *Store) Purge(ctx context.Context, t rotator.Target, version int64) error {
+func (s *Store) Purge(ctx context.Context, t secrets.Target, version int64) error {
 	var versions []int
 	for v := max(1, version-purgeReach); v < version; v++ {
 		versions = append(versions, int(v))

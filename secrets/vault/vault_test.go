@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
@@ -86,7 +87,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("lives", func(t *testing.T) {
 		s, _ := open(t, v.Addr, withToken(token))
-		storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target rotator.Target) {
+		storetest.Lives(t, func(*testing.T) rotator.Store { return s }, func(target secrets.Target) {
 			if _, err := v.Client(v.Token).Logical().Delete("secret/metadata/" + s.path(target)); err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Receiver is a webhook receiver that sees the store late. It is as strict as can be: a
@@ -27,7 +28,7 @@ type Receiver struct {
 	poll time.Duration
 
 	mu       sync.Mutex
-	sources  map[rotator.Target]*watched
+	sources  map[secrets.Target]*watched
 	verified map[string]int64 // by key id
 }
 
@@ -58,12 +59,12 @@ const (
 
 // NewReceiver gives a Receiver whose views are up to lag old; it reads the store every poll.
 func NewReceiver(lag, poll time.Duration) *Receiver {
-	return &Receiver{lag: lag, poll: poll, sources: map[rotator.Target]*watched{}, verified: map[string]int64{}}
+	return &Receiver{lag: lag, poll: poll, sources: map[secrets.Target]*watched{}, verified: map[string]int64{}}
 }
 
 // Watch reads the targets' keyrings until ctx ends. A store that is away leaves the last
 // view in force.
-func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...rotator.Target) {
+func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...secrets.Target) {
 	tick := time.NewTicker(r.poll)
 	defer tick.Stop()
 	for {
@@ -83,7 +84,7 @@ func (r *Receiver) Watch(ctx context.Context, store rotator.Store, targets ...ro
 }
 
 // see adds a view if it is another one, and drops those that nobody has any more.
-func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began time.Time) {
+func (r *Receiver) see(t secrets.Target, s rotator.Snapshot, err error, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.source(t)
@@ -112,7 +113,7 @@ func (r *Receiver) see(t rotator.Target, s rotator.Snapshot, err error, began ti
 }
 
 // source gives what is known of t. The caller holds r.mu.
-func (r *Receiver) source(t rotator.Target) *watched {
+func (r *Receiver) source(t secrets.Target) *watched {
 	if r.sources[t] == nil {
 		r.sources[t] = &watched{more: make(chan struct{})}
 	}
@@ -120,7 +121,7 @@ func (r *Receiver) source(t rotator.Target) *watched {
 }
 
 // Ready reports whether the receiver has seen a keyring of the target.
-func (r *Receiver) Ready(t rotator.Target) bool {
+func (r *Receiver) Ready(t secrets.Target) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.source(t).views) > 0
@@ -148,7 +149,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "malformed", http.StatusBadRequest)
 		return
 	}
-	t := rotator.Target{SdkAppID: c.SdkAppID, Service: rotator.Service(req.URL.Path[strings.LastIndexByte(req.URL.Path, '/')+1:])}
+	t := secrets.Target{SdkAppID: c.SdkAppID, Service: secrets.Service(req.URL.Path[strings.LastIndexByte(req.URL.Path, '/')+1:])}
 	if time.Now().Unix() > c.ExpireTime {
 		http.Error(w, "expired", http.StatusUnauthorized)
 		return
@@ -171,7 +172,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // judge gives the id of the key that verifies a signature made at some moment in every view
 // of that moment, or why not. What the views known so far do not verify is judged once more
 // when a read that was begun later is done: it may have come before this receiver was told.
-func (r *Receiver) judge(ctx context.Context, t rotator.Target, at time.Time, sign string, expire int64) (id, why string) {
+func (r *Receiver) judge(ctx context.Context, t secrets.Target, at time.Time, sign string, expire int64) (id, why string) {
 	for {
 		r.mu.Lock()
 		w := r.source(t)

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
-var watchedTarget = rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
+var watchedTarget = secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 // scripted is a store whose answers a test sets.
 type scripted struct {
@@ -33,7 +34,7 @@ func (s *scripted) answer(err error, takes time.Duration) {
 	s.err, s.takes = err, takes
 }
 
-func (s *scripted) Read(ctx context.Context, _ rotator.Target) (rotator.Snapshot, error) {
+func (s *scripted) Read(ctx context.Context, _ secrets.Target) (rotator.Snapshot, error) {
 	s.mu.Lock()
 	snap, err, takes := s.snap, s.err, s.takes // as it was when the read was begun
 	s.mu.Unlock()
@@ -49,7 +50,7 @@ func (s *scripted) Read(ctx context.Context, _ rotator.Target) (rotator.Snapshot
 func (s *scripted) write(keys ...string) {
 	k := &rotator.Keyring{Target: watchedTarget}
 	for i, key := range keys {
-		e := rotator.Entry{Key: rotator.NewKey("id-"+key, key), State: rotator.Previous, CreatedAt: time.Now(), AcceptUntil: time.Now().Add(time.Hour)}
+		e := rotator.Entry{Key: secrets.NewKey("id-"+key, key), State: rotator.Previous, CreatedAt: time.Now(), AcceptUntil: time.Now().Add(time.Hour)}
 		if i == 0 {
 			e.State = rotator.Current
 		}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 	"tiwkeyd/tencent/tiwtest"
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const canary = "CANARY-key-in-vault"
 
-var target = webhook.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush}
+var target = webhook.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush}
 
 // open gives a store with a token of its own, which may do what a policy says and no more; ""
 // stands for all.
@@ -50,7 +51,7 @@ func write(t *testing.T, s *vault.Store, at webhook.Target, values ...string) {
 	t.Helper()
 	k := &rotator.Keyring{Target: at, RotatedAt: time.Now()}
 	for i, v := range values {
-		e := rotator.Entry{Key: rotator.NewKey("id-"+v, v), State: rotator.Previous, CreatedAt: time.Now(), AcceptUntil: time.Now().Add(time.Hour)}
+		e := rotator.Entry{Key: secrets.NewKey("id-"+v, v), State: rotator.Previous, CreatedAt: time.Now(), AcceptUntil: time.Now().Add(time.Hour)}
 		if i == len(values)-1 {
 			e.State, e.AcceptUntil = rotator.Current, time.Time{}
 		}

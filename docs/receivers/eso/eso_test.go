@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
@@ -109,11 +110,11 @@ func TestProvider(t *testing.T) {
 // write puts a keyring into Vault as the daemon does.
 func write(t *testing.T, v *vaulttest.Server) *rotator.Keyring {
 	t.Helper()
-	key, err := rotator.GenerateKey(nil, rotator.DefaultKeyLength)
+	key, err := secrets.GenerateKey(nil, secrets.DefaultKeyLength)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &rotator.Keyring{Target: rotator.Target{SdkAppID: 1400000001, Service: rotator.WhiteboardPush},
+	k := &rotator.Keyring{Target: secrets.Target{SdkAppID: 1400000001, Service: secrets.WhiteboardPush},
 		Keys: []rotator.Entry{{Key: key, State: rotator.Current, CreatedAt: time.Now()}}}
 	t.Setenv("VAULT_ADDR", v.Addr)
 	login, err := vault.LoginFromEnv(func(name string) string { return map[string]string{"VAULT_TOKEN": v.Token}[name] })

@@ -7,14 +7,14 @@ import (
 	"net/http"
 	"os"
 
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/webhook"
 	"tiwkeyd/webhook/vaultkeys"
 )
 
 func main() {
-	target, err := rotator.ParseTarget(os.Getenv("SDK_APP_ID"))
+	target, err := secrets.ParseTarget(os.Getenv("SDK_APP_ID"))
 	must(err)
 	var keys webhook.Reader = webhook.File(os.Getenv("KEYRING"))
 	if keys == webhook.File("") {

@@ -21,7 +21,7 @@ import (
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page"
 	"tiwkeyd/internal/page/pagetest"
-	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 const token = "CANARY-token-of-the-status-page"
@@ -69,7 +69,7 @@ type rig struct {
 
 	mu        sync.Mutex
 	rows      []observe.Row
-	asked     []rotator.Target
+	asked     []secrets.Target
 	said      []string // by the console
 	expected  []string
 	away      bool
@@ -88,7 +88,7 @@ func newRig(t *testing.T, rows []observe.Row) *rig {
 			return observe.Report{Rows: slices.Clone(r.rows), Summary: fmt.Sprintf("%d targets: 7 settled, 1 waiting, 1 pushing, 1 rolled back; next rotation 2026-03-14T10:07:53Z", len(r.rows))}
 		},
 		Token: func() string { return token }, Now: func() time.Time { return pagetest.Now }, Version: "v1.2.3",
-		Ask: func(t rotator.Target) error {
+		Ask: func(t secrets.Target) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.asked = append(r.asked, t)

@@ -8,6 +8,7 @@ import (
 
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/rotator"
+	"tiwkeyd/secrets"
 )
 
 // Now is the time at which the rows are as they say.
@@ -48,9 +49,9 @@ func FullHistory(now time.Time) []rotator.Past {
 }
 
 // Settled is a target with nothing to say about it.
-func Settled(app int64, s rotator.Service) observe.Row {
+func Settled(app int64, s secrets.Service) observe.Row {
 	r := observe.Row{Standing: rotator.Standing{Phase: rotator.Settled}}
-	r.Target = rotator.Target{SdkAppID: app, Service: s}
+	r.Target = secrets.Target{SdkAppID: app, Service: s}
 	r.At, r.Read, r.Adopted = Now.Add(-4*time.Minute), true, true
 	r.KeyID = fmt.Sprintf("Kq7%07dxZ", app%1e7)
 	r.KeyCreated, r.RotatedAt = Now.Add(-6*time.Hour-6*time.Minute), Now.Add(-6*time.Hour)
@@ -63,7 +64,7 @@ func Settled(app int64, s rotator.Service) observe.Row {
 func States() []observe.Row {
 	rows := make([]observe.Row, 12)
 	for i := range rows {
-		rows[i] = Settled(1400000001+int64(i), rotator.Services()[i%4])
+		rows[i] = Settled(1400000001+int64(i), secrets.Services()[i%4])
 	}
 	never := func(r *observe.Row) {
 		r.KeyID, r.KeyCreated, r.RotatedAt, r.History, r.Previous = "", time.Time{}, time.Time{}, nil, 0
@@ -125,7 +126,7 @@ func Many(n int) []observe.Row {
 	rows := make([]observe.Row, n)
 	history := FullHistory(Now)
 	for i := range rows {
-		r := Settled(1400000000+int64(i), rotator.Services()[i%4])
+		r := Settled(1400000000+int64(i), secrets.Services()[i%4])
 		r.Phase, r.PendingID, r.ReadyAt, r.Rotation, r.Reason = "waiting", fmt.Sprintf("Pn%010d", i), Now.Add(time.Duration(i)*time.Second), "Rr8rotation1", rotator.BySchedule
 		r.History, r.Overdue, r.Drift = history, true, i%3 == 0
 		r.Trouble = observe.Trouble{At: Now.Add(-time.Duration(i) * time.Second), Code: "ResourceUnavailable.ServiceExpired",
