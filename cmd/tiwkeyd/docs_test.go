@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,5 +129,14 @@ func TestPolicy(t *testing.T) {
 	}
 	if a, b := plain(readmePolicy(t)), plain(string(text)); a != b {
 		t.Errorf("the README's policy is\n%s\nand that of deploy/vault is\n%s", a, b)
+	}
+}
+
+// TestModestDocumented: what operations.md tells of the garbage collector is what the daemon does.
+func TestModestDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil || !strings.Contains(string(text), fmt.Sprintf("(`GOGC=%d`)", modestGC)) {
+		t.Errorf("operations.md does not tell of %d: %v", modestGC, err)
 	}
 }
