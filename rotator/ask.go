@@ -8,7 +8,7 @@ func (e *Engine) Ask(reason Reason, targets ...secrets.Target) {
 	for _, t := range targets {
 		tr := e.track(t)
 		e.mu.Lock()
-		if tr.ask != ByRevoke {
+		if tr.ask == "" || ahead(reason).Before(ahead(tr.ask)) {
 			tr.ask = reason
 		}
 		tr.asks++
@@ -26,7 +26,7 @@ func (e *Engine) hear(tr *track) bool {
 	return news
 }
 
-// take ends a request that is served, once its keyring was read or written: a rotation in hand serves, except
+// take ends a request that is served, before anything is decided: a rotation in hand serves, except
 // that ByRevoke hastens it, and BySignal means all that are not paused.
 func (e *Engine) take(tr *track) {
 	e.mu.Lock()

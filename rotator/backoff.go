@@ -17,14 +17,7 @@ func (e *Engine) delay(n int, first, most time.Duration) time.Duration {
 	for i := 1; i < n && d < most; i++ {
 		d = b.NextBackOff()
 	}
-	return d + time.Duration(float64(d)*e.fraction()/4)
-}
-
-// fraction is a random number from 0 to 1; without randomness there is no jitter.
-func (e *Engine) fraction() float64 {
-	var b [4]byte
-	if _, err := io.ReadFull(e.random, b[:]); err != nil {
-		return 0
-	}
-	return float64(binary.BigEndian.Uint32(b[:])) / (1 << 32)
+	var jitter [4]byte
+	_, _ = io.ReadFull(e.random, jitter[:]) // without randomness there is no jitter
+	return d + time.Duration(float64(d)/4*float64(binary.BigEndian.Uint32(jitter[:]))/(1<<32))
 }

@@ -38,17 +38,17 @@ func (e *Engine) Run(ctx context.Context, targets []secrets.Target) {
 		last = now
 		e.dispatch(ctx, &lanes, back)
 	}
-	e.progress.waits()
+	e.progress.works(nil)
 	for i := range lanes.lane {
 		close(lanes.lane[i].work)
 	}
 	group.Wait()
-	e.leave()
+	e.retreat()
 }
 
 // dispatch hands out one visit that is due, or waits for something to happen.
 func (e *Engine) dispatch(ctx context.Context, lanes *lanes, back <-chan visit) {
-	e.progress.works(e.clock.Steady())
+	e.progress.works(new(e.clock.Steady()))
 	first := sooner(e.proceed(lanes), e.call(lanes))
 	var timer <-chan time.Time
 	var hand [2]chan<- *track
@@ -74,19 +74,19 @@ func (e *Engine) dispatch(ctx context.Context, lanes *lanes, back <-chan visit) 
 		defer stop()
 		timer = c
 	}
-	e.progress.waits()
+	e.progress.works(nil)
 	select {
 	case hand[0] <- next[0]:
 		heap.Pop(&lanes.lane[0].queue)
 	case hand[1] <- next[1]:
 		heap.Pop(&lanes.lane[1].queue)
 	case v := <-back:
-		e.progress.works(e.clock.Steady())
+		e.progress.works(new(e.clock.Steady()))
 		if e.keeps(v.tr) {
 			e.add(lanes, v)
 		}
 	case <-e.wake:
-		e.progress.works(e.clock.Steady())
+		e.progress.works(new(e.clock.Steady()))
 		e.welcome(lanes)
 		e.expedite(lanes)
 	case <-timer:

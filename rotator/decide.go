@@ -83,7 +83,7 @@ type Observation struct {
 }
 
 // Decide gives the next single step for a target. It is pure, and it is all there is: a
-// restart after a crash is just the next call, and nothing that it gives is vetoed. s is what the
+// restart after a crash is just the next call, and none of its decisions is overruled. s is what the
 // store holds, o what is known of Tencent, w whether a new key is wanted.
 //
 // What keeps invariant I1: a key is pushed only when it is current, or pending and ready
@@ -162,7 +162,7 @@ func (f *facts) decideDrift() (Action, bool) {
 
 func (f *facts) decidePending() Action {
 	r := f.Keyring.Rotation
-	lease, hold := f.p.plausible(r.LeaseUntil, f.now, f.p.longestLease(f.pend)), later(f.retryAt(f.p.Timing.RetryMax), f.NextPush)
+	lease, hold := f.p.plausible(r.LeaseUntil, f.now, f.p.longestLease(f.pend)), later(f.p.retryAt(r, f.now, f.p.Timing.RetryMax), f.NextPush)
 	switch {
 	case f.Asked == ByRevoke && r.Reason != ByRevoke:
 		return Action{Step: StepHasten, Why: "a key is to be revoked at once"}
@@ -190,10 +190,7 @@ func (f *facts) decidePending() Action {
 }
 
 func (f *facts) decideSettled() Action {
-	due := f.Due
-	if f.Keyring.Rotation != nil && !f.Paused {
-		due = f.retryAt(f.p.Timing.RefusedMax) // the last rotation failed
-	}
+	due := f.p.begins(f.Keyring, f.Wish, f.now)
 	seen := (f.Sight == Seen || f.Sight == Forbidden) && f.younger(2*f.p.Reconcile) // in a wave looks are put off
 	wanted := f.Asked != "" || (!due.IsZero() && !f.now.Before(due))
 	retire, retires := f.decideRetire()

@@ -164,7 +164,7 @@ type track struct {
 	wait        time.Duration // how long receivers get for the key that they may not know yet
 	room        bool          // guarded by Engine.mu: its rotation may begin
 	hold        Hold          // what it waits for since its last visit
-	called      bool          // the visit is for its turn to be looked at
+	called      bool          // its turn to be looked at has come
 	latest      time.Time     // that the wall clock told, of what is remembered here
 	pending     secrets.Key   // the last pending key seen
 	pendingSeen watch         // of the pending key, for obs.Since
@@ -220,7 +220,7 @@ func (e *Engine) Visit(ctx context.Context, t secrets.Target) time.Time {
 	}
 	e.progress.mark(tr, e.clock.Steady())
 	defer e.progress.end(tr)
-	defer e.leaveRoom(tr)
+	defer e.leave(tr)
 	defer tr.lighten()
 	stopped := ctx
 	ctx, release := outlive(ctx, stopLimit)
@@ -255,7 +255,7 @@ func (tr *track) lighten() {
 
 // open begins a visit with a read of the keyring: nothing is decided from memory.
 func (e *Engine) open(ctx context.Context, tr *track) error {
-	tr.lastErr, tr.called, tr.hold = nil, tr.hold == Turn, Moment
+	tr.lastErr, tr.hold = nil, Moment
 	e.tellInterval()
 	e.appease(tr)
 	if e.hear(tr) {
@@ -269,17 +269,14 @@ func (e *Engine) open(ctx context.Context, tr *track) error {
 }
 
 func (e *Engine) decide(tr *track) (Action, Wish) {
+	e.take(tr)
 	w, now := e.wish(tr), e.moment()
 	tr.date(now)
 	p := e.policy
 	p.Reconcile = e.Interval()
 	rules := p.Of(tr.snap.Keyring)
 	e.outdone(tr.target, rules.Propagation)
-	a := Decide(tr.snap, tr.obs, now.wall, w, rules)
-	if a.Step == StepStage {
-		e.useRoom(tr)
-	}
-	return a, w
+	return Decide(tr.snap, tr.obs, now.wall, w, rules), w
 }
 
 // carryOut does a step that was decided on. Its error is the store's.
@@ -330,11 +327,12 @@ var errStale = errors.New("the store took too long to confirm it")
 
 // wish is whether a new key is wanted for a target.
 func (e *Engine) wish(tr *track) Wish {
-	w := Wish{InLine: e.lookRate > 0 && !tr.called}
+	w := Wish{InLine: e.standsInLine(tr)}
 	w.Asked, _ = e.unheard(tr)
 	if k, now := tr.snap.Keyring, e.clock.Now(); k != nil {
 		w.Due, w.Paused = e.dueAt(tr.target, k, tr.snap.rotatedAt(now, &e.policy)), k.paused()
-		w.Full = w.Asked == "" && k.Pending() == nil && !w.Due.IsZero() && !now.Before(w.Due) && !e.room(tr)
+		due := e.policy.begins(k, w, now)
+		w.Full = w.Asked == "" && k.Pending() == nil && !due.IsZero() && !now.Before(due) && !e.room(tr)
 	}
 	return w
 }

@@ -81,9 +81,18 @@ func (f *facts) drifted() bool {
 	return f.Sight == Seen && f.cur != nil && !f.Key.Equal(f.cur.Key) && f.phase != Pushing
 }
 
-// retryAt is the rotation's, at most so far ahead.
-func (f *facts) retryAt(ahead time.Duration) time.Time {
-	return f.p.plausible(f.Keyring.Rotation.RetryAt, f.now, jittered(ahead))
+// retryAt is when a rotation is to be tried again, at most so far ahead.
+func (p *Policy) retryAt(r *Rotation, now time.Time, ahead time.Duration) time.Time {
+	return p.plausible(r.RetryAt, now, jittered(ahead))
+}
+
+// begins is when the next rotation of a target at rest begins by itself; zero: never. If the last one failed it
+// goes by that.
+func (p *Policy) begins(k *Keyring, w Wish, now time.Time) time.Time {
+	if k.Rotation == nil || w.Paused {
+		return w.Due
+	}
+	return p.retryAt(k.Rotation, now, p.Timing.RefusedMax)
 }
 
 // readyAt is when every receiver accepts the pending key.

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
@@ -40,14 +41,38 @@ func (e *Engine) tellInterval() {
 	}
 }
 
-// call has the first in line visited if it is time, and gives when it is time for the next; zero if that is not
-// to be foreseen. While keys wait to be set none is called: Tencent's limit is for them.
+// lineCheck is how often those in line are visited for which something else is due by now.
+const lineCheck = time.Minute
+
+// standsInLine reports whether a look that can wait is to: nobody calls a target that Run does not look after.
+func (e *Engine) standsInLine(tr *track) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lookRate > 0 && tr.held && !tr.called
+}
+
+// call has the first in line visited if it is time, and gives when there is something to do next; zero if nobody is
+// in line. While keys wait to be set none is called: Tencent's limit is for them.
 func (e *Engine) call(l *lanes) time.Time {
 	now := e.clock.Now()
-	if len(l.line) == 0 || len(l.putOff) > 0 || l.late(now) > 0 {
+	if len(l.line) == 0 {
 		return time.Time{}
 	}
+	if now.Sub(l.sought) >= lineCheck { // it may have stood still
+		l.sought = now
+		l.line = slices.DeleteFunc(l.line, func(v visit) bool {
+			due := !v.at.IsZero() && !now.Before(v.at)
+			if due {
+				heap.Push(&l.lane[0].queue, v)
+			}
+			return due
+		})
+	}
+	if len(l.line) == 0 || len(l.putOff) > 0 || l.late(now) > 0 {
+		return l.sought.Add(lineCheck)
+	}
 	if !now.Before(l.nextLook) {
+		l.line[0].tr.called = true
 		heap.Push(&l.lane[0].queue, visit{l.line[0].tr, now})
 		l.line, l.nextLook = l.line[1:], now.Add(time.Duration(float64(time.Second)/e.lookRate))
 	}

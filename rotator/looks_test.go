@@ -137,38 +137,104 @@ func TestLooksYield(t *testing.T) {
 // TestCall has a row for what keeps the first in line from being looked at.
 func TestCall(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
+	waits := func(d time.Duration) [2]lane {
+		return [2]lane{{}, {queue: queue{{at: time.Now().Add(d)}}}}
+	}
 	for name, c := range map[string]struct {
-		l      lanes
+		change func(*lanes)
 		called bool
 		next   time.Duration // from now on
 	}{
-		"nobody is in line":              {lanes{}, false, 0},
-		"it is time":                     {lanes{line: make([]visit, 2)}, true, time.Second / 5},
-		"it is not time yet":             {lanes{line: make([]visit, 2), nextLook: now.Add(time.Minute)}, false, time.Minute},
-		"rotations are put off":          {lanes{line: make([]visit, 2), putOff: make([]visit, 1)}, false, 0},
-		"a key waits to be set":          {lanes{line: make([]visit, 2), lane: [2]lane{{}, {queue: queue{{at: now.Add(-time.Minute)}}}}}, false, 0},
-		"a key is to be set in a minute": {lanes{line: make([]visit, 2), lane: [2]lane{{}, {queue: queue{{at: now.Add(time.Minute)}}}}}, true, time.Second / 5},
+		"nobody is in line":              {func(l *lanes) { l.line = nil }, false, 0},
+		"it is time":                     {func(*lanes) {}, true, time.Second / 5},
+		"it is not time yet":             {func(l *lanes) { l.nextLook = time.Now().Add(time.Second) }, false, time.Second},
+		"rotations are put off":          {func(l *lanes) { l.putOff = make([]visit, 1) }, false, lineCheck},
+		"a key waits to be set":          {func(l *lanes) { l.lane = waits(-time.Minute) }, false, lineCheck},
+		"a key is to be set in a minute": {func(l *lanes) { l.lane = waits(time.Minute) }, true, time.Second / 5},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			shift := time.Since(now)
-			for i := range c.l.lane[1].queue {
-				c.l.lane[1].queue[i].at = c.l.lane[1].queue[i].at.Add(shift)
-			}
-			if !c.l.nextLook.IsZero() {
-				c.l.nextLook = c.l.nextLook.Add(shift)
-			}
 			e, _ := engineOn(t, newMemory(), "me", nil, nil)
 			e.lookRate = 5
-			next, line := e.call(&c.l), len(c.l.line)
-			if called := len(c.l.lane[0].queue) == 1; called != c.called || called != (line == 1) || next.IsZero() != (c.next == 0) || (c.next != 0 && time.Until(next) != c.next) {
-				t.Errorf("%s: called: %t, %d still in line, the next in %s", name, called, line, time.Until(next))
+			first, second := e.track(secrets.Target{SdkAppID: 1, Service: secrets.WhiteboardPush}), e.track(secrets.Target{SdkAppID: 2, Service: secrets.WhiteboardPush})
+			l := lanes{line: []visit{{tr: first}, {tr: second}}}
+			c.change(&l)
+			next := e.call(&l)
+			if called := len(l.lane[0].queue) == 1; called != c.called || first.called != c.called || second.called || next.IsZero() != (c.next == 0) || (c.next != 0 && time.Until(next) != c.next) {
+				t.Errorf("%s: called: %t, %d still in line, the next in %s", name, called, len(l.line), time.Until(next))
 			}
-			if c.l.hurry(time.Now()); c.l.nextLook.After(time.Now()) {
+			if l.hurry(time.Now()); l.nextLook.After(time.Now()) || !l.sought.IsZero() {
 				t.Errorf("%s: the clock was set back, and nobody is called by the old one", name)
 			}
 		})
 	}
+}
+
+// TestLineStandsStill: who waits to be looked at while nobody is called is visited when something else is due, within
+// a minute.
+func TestLineStandsStill(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		e.lookRate = 5
+		l := lanes{putOff: make([]visit, 1)}
+		due := []time.Duration{0, 30 * time.Second, time.Hour, -1}
+		for i, d := range due {
+			v := visit{tr: e.track(secrets.Target{SdkAppID: int64(i + 1), Service: secrets.WhiteboardPush})}
+			if d >= 0 {
+				v.at = time.Now().Add(d)
+			}
+			l.line = append(l.line, v)
+		}
+		for _, want := range []int{1, 2, 2} {
+			if at := e.call(&l); len(l.lane[0].queue) != want || len(l.line) != len(due)-want || time.Until(at) != lineCheck {
+				t.Errorf("%d are visited, %d in line, again in %s; want %d", len(l.lane[0].queue), len(l.line), time.Until(at), want)
+			}
+			for _, v := range l.lane[0].queue {
+				if v.tr.called {
+					t.Error("whose rotation is due is looked at out of turn")
+				}
+			}
+			time.Sleep(lineCheck - time.Second)
+			if e.call(&l); len(l.lane[0].queue) != want {
+				t.Error("the line is gone through before its time")
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// TestReloadKeepsTheLine: a reload has nobody looked at out of turn.
+func TestReloadKeepsTheLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, e, ts, _ := fleet(t, 2000, 1, nil)
+		stop := running(e, ts)
+		time.Sleep(time.Minute)
+		stop()
+		before := 0
+		m.change(func() { before = m.looks })
+		o := e.parts()
+		o.LookRate = 1
+		e.Reconfigure(o, true)
+		defer running(e, ts)()
+		time.Sleep(10 * time.Second)
+		m.change(func() {
+			if n := m.looks - before; n > 12 {
+				t.Errorf("%d looks in ten seconds after a reload", n)
+			}
+		})
+	})
+}
+
+// TestNobodyCalls: a command, whose engine has no line, looks at once.
+func TestNobodyCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, e, ts, _ := fleet(t, 1, 5, nil)
+		if e.Visit(t.Context(), ts[0]); m.looks != 1 {
+			t.Errorf("%d looks", m.looks)
+		}
+	})
 }
 
 // TestInLine: who waits to be looked at is visited before, if something else is due first or is asked for.

@@ -25,7 +25,7 @@ type pace struct {
 	late bool          // keys wait for their turn to be set for longer than paceSlack
 }
 
-// share is how many keys a second this replica may set. The caller holds e.mu.
+// shareLocked is how many keys a second this replica may set. The caller holds e.mu.
 func (e *Engine) shareLocked() float64 { return e.stageRate / float64(e.replicas) }
 
 // roomLocked reports whether a target's rotation may begin, and takes the room for it. The caller holds e.mu.
@@ -40,20 +40,14 @@ func (e *Engine) roomLocked(tr *track) bool {
 	return tr.room
 }
 
-// useRoom says that the rotation begins, leaveRoom that the visit is over: what it did not use is given back.
-func (e *Engine) useRoom(tr *track) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	tr.room = false
-}
-
-func (e *Engine) leaveRoom(tr *track) {
+// leave ends a visit: the room that it did not use is given back, and so is its turn to look.
+func (e *Engine) leave(tr *track) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if tr.room {
 		e.pace.room++
 	}
-	tr.room = false
+	tr.room, tr.called = false, false
 }
 
 // room reports whether a target's rotation may begin, and takes the room for it.

@@ -88,9 +88,9 @@ func TestRoom(t *testing.T) {
 				tr := e.track(secrets.Target{SdkAppID: n, Service: secrets.WhiteboardPush})
 				if e.room(tr) {
 					begun++
-					e.useRoom(tr)
+					tr.room = false // it is used
 				}
-				e.leaveRoom(tr)
+				e.leave(tr)
 			}
 			return begun
 		}
@@ -159,10 +159,10 @@ func TestProceed(t *testing.T) {
 		l.putOff = []visit{{e.track(codecTarget), time.Now().Add(time.Hour)}}
 		time.Sleep(time.Second)
 		e.proceed(&l)
-		if e.leaveRoom(e.track(codecTarget)); e.pace.room != 1 || e.track(codecTarget).room {
+		if e.leave(e.track(codecTarget)); e.pace.room != 1 || e.track(codecTarget).room {
 			t.Errorf("room that a visit did not need is not given back: %v", e.pace.room)
 		}
-		if e.leaveRoom(e.track(codecTarget)); e.pace.room != 1 {
+		if e.leave(e.track(codecTarget)); e.pace.room != 1 {
 			t.Error("room is given back twice")
 		}
 	})

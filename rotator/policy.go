@@ -66,7 +66,7 @@ func StandardTiming() Timing {
 // spell in which nobody could read it does not count for them.
 func probe(wait time.Duration) time.Duration { return min(30*time.Second, wait/8) }
 
-// Wish is when, and whether, a new key is wanted for a target.
+// Wish is when, and whether, a new key is wanted for a target, and what has to wait for its turn.
 type Wish struct {
 	Due   time.Time // by schedule; zero: never
 	Asked Reason    // on demand; "" if nobody asked

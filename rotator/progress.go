@@ -30,18 +30,11 @@ func (p *progress) end(tr *track) {
 	delete(p.visits, tr)
 }
 
-// works says that the loop begins with something that must not take long.
-func (p *progress) works(now time.Duration) {
+// works says since when the loop is at something that must not take long; nil: it waits, or has ended.
+func (p *progress) works(since *time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.loop = &now
-}
-
-// waits says that the loop waits for something to happen, or has ended.
-func (p *progress) waits() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.loop = nil
+	p.loop = since
 }
 
 // Stalled tells for how long the visit that has got on least recently has not, and of which

@@ -22,6 +22,7 @@ type lanes struct {
 
 	line     []visit   // looks that can wait, in order
 	nextLook time.Time // no other one begins before
+	sought   time.Time // when those in line were last gone through
 }
 
 type lane struct {
@@ -61,7 +62,7 @@ func (l *lanes) late(now time.Time) time.Duration {
 	return 0
 }
 
-// hurry brings every visit forward to now.
+// hurry brings every visit forward to now, but those in line to be looked at, which are gone through at once.
 func (l *lanes) hurry(now time.Time) {
 	for i := range l.lane {
 		q := l.lane[i].queue
@@ -73,7 +74,7 @@ func (l *lanes) hurry(now time.Time) {
 	for i := range l.putOff {
 		l.putOff[i].at = earlier(l.putOff[i].at, now)
 	}
-	l.nextLook = earlier(l.nextLook, now)
+	l.nextLook, l.sought = earlier(l.nextLook, now), time.Time{}
 }
 
 func (q queue) Len() int { return len(q) }

@@ -40,16 +40,15 @@ func (e *Engine) took(tr *track, s Snapshot, began moment) {
 	now := e.moment()
 	var pend, cur secrets.Key
 	renewed := 0
-	if s.Keyring != nil {
+	if tr.snap = s; s.Keyring != nil {
 		cur = s.Keyring.CallbackKey()
 		if p := s.Keyring.Pending(); p != nil {
-			pend, renewed = p.Key, p.Renewed
+			pend, renewed, tr.pending = p.Key, p.Renewed, p.Key
+		}
+		if s.Keyring.Edited {
+			pend, cur = secrets.Key{}, secrets.Key{} // receivers may not find them
 		}
 	}
-	if tr.snap = s; !pend.IsZero() {
-		tr.pending = pend
-	}
-	e.take(tr)
 	tr.pendingSeen.see(pend, renewed, lost, now.steady)
 	tr.currentSeen.see(cur, 0, lost, now.steady)
 	tr.storeFails = 0

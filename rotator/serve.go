@@ -86,8 +86,8 @@ func (e *Engine) arrivals() []*track {
 	return arrived
 }
 
-// leave ends the service of all targets; what is known of them stays, for Reconfigure and Targets.
-func (e *Engine) leave() {
+// retreat ends the service of all targets; what is known of them stays, for Reconfigure and Targets.
+func (e *Engine) retreat() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, tr := range e.tracks {

@@ -102,6 +102,9 @@ func (e *Engine) stage(ctx context.Context, tr *track, w Wish, now time.Time) er
 	if err := e.write(ctx, tr, k.staged(key, id, reason, now, e.policy.Of(k))); err != nil {
 		return err
 	}
+	e.mu.Lock()
+	tr.room = false // it is used
+	e.mu.Unlock()
 	tr.obs.Refused, tr.pushFails = secrets.Key{}, 0
 	return nil
 }
@@ -153,11 +156,7 @@ func (e *Engine) holdBack(ctx context.Context, tr *track, api *APIError, w Wish,
 	if k == nil || k.Pending() != nil {
 		return nil
 	}
-	due := w.Due
-	if k.Rotation != nil && !w.Paused {
-		due = e.policy.plausible(k.Rotation.RetryAt, now, jittered(e.policy.Timing.RefusedMax))
-	}
-	if w.Asked == "" && (due.IsZero() || now.Before(due)) {
+	if due := e.policy.begins(k, w, now); w.Asked == "" && (due.IsZero() || now.Before(due)) {
 		return nil
 	}
 	reason := w.Asked
