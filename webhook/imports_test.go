@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 	if err != nil || !strings.Contains(string(deps), "tiwkeyd/webhook\n") {
 		t.Fatalf("go list: %v, %s", err, deps)
 	}
-	for _, foreign := range []string{"robfig/cron", "hashicorp/vault", "tiwkeyd/internal", "tiwkeyd/secrets/", "tiwkeyd/tencent"} {
+	for _, foreign := range []string{"robfig/cron", "hashicorp/vault", "tiwkeyd/rotator", "tiwkeyd/internal", "tiwkeyd/secrets/", "tiwkeyd/tencent"} {
 		if strings.Contains(string(deps), foreign) {
 			t.Errorf("webhook imports %s", foreign)
 		}
