@@ -52,8 +52,8 @@ func (k *Keyring) With(o Overrides) *Keyring {
 // paused reports whether no rotation is to begin by itself.
 func (k *Keyring) paused() bool { return k != nil && k.Overrides != nil && k.Overrides.Paused }
 
-// Of is the policy for the target whose keyring is k, or nil. A grace that is too short is taken for the least. The propagation that
-// is written holds, unless this process was told of a longer one.
+// Of is the policy for the target whose keyring is k, or nil. A grace that is too short is taken for the
+// least. The propagation that is written holds, unless this process was told of a longer one.
 func (p *Policy) Of(k *Keyring) *Policy {
 	if k == nil || k.Overrides == nil || (k.Overrides.Grace == 0 && k.Overrides.Propagation == nil) {
 		return p

@@ -89,7 +89,7 @@ func (w *torture) replaced(k *kind, change func(ctx context.Context, kv *api.KVv
 }
 
 // firstOfAll checks that a version that was edited was written anew before anything else was done: with the same
-// keys. What was destroyed meanwhile cannot be checked.
+// keys. If Vault has destroyed one of the two versions by then, nothing is checked.
 func (w *torture) firstOfAll(k *kind, edited int) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -94,7 +94,7 @@ func (w *torture) before(node string, seed uint64) (*laggard, string) {
 	proxy := httputil.NewSingleHostReverseProxy(to)
 	transport := &http.Transport{MaxIdleConnsPerHost: 32}
 	proxy.Transport, proxy.ErrorLog = transport, log.New(io.Discard, "", 0)
-	// Who asks sees of a node that is away what one sees without anything in front: no answer.
+	// A node that is away gives no answer, as it would without this proxy before it.
 	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	l := &laggard{Handler: proxy, memory: w.memory, random: rand.New(rand.NewPCG(seed, 0)), frozen: map[string][]byte{}}
 	proxy.ModifyResponse = func(res *http.Response) error {

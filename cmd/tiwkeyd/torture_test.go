@@ -372,8 +372,8 @@ func (w *torture) settle() {
 }
 
 // takesWrites waits until a node takes writes. A leader that was stopped and deposed meanwhile sometimes never
-// knows: it tells what was, for ever, and refuses each write ("node is not the leader"). Who is bound to it is
-// as without a store, and what an operator does then is done here: it is started anew.
+// learns it: it goes on answering reads with old versions, and refuses each write ("node is not the leader"). A
+// daemon that is bound to it has no store, so the test starts the node anew, as an operator would.
 func (w *torture) takesWrites(i int, node *vaulttest.Server) {
 	since := time.Now()
 	w.await(fmt.Sprintf("node %c takes writes", 'A'+i), func() bool {

@@ -310,9 +310,9 @@ func (r *replica) leave() {
 	r.next = r.w.anew
 }
 
-// restore writes an older version over the keyring. What was decided on before it is a stranger's from
-// then on, and so is the key in force, if it is not the restored one's: until receivers know that one,
-// they may refuse it.
+// restore writes an older version over the keyring. From then on the product does not answer for requests that
+// were decided on before, nor for the key in force if it is not the restored keyring's current one: receivers
+// may refuse it until they know it.
 func (w *World) restore() {
 	v := &w.vault
 	lived := v.versions[v.life:]
