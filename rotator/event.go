@@ -27,8 +27,6 @@ type Event struct {
 	Key      secrets.Key // the key that the step is about; zero if none is
 	Rotation string
 	Reason   Reason
-	Started  time.Time // when the rotation was begun
-	InHand   bool      // the rotation is under way; else it is the last one, which failed
 	Until    time.Time // of Idle, and of an Error of the store, which is logged
 	Err      error     // of Error
 }
@@ -44,12 +42,10 @@ func (e *Engine) emit(tr *track, a Action, kind Kind, err error) {
 	}
 	if k := tr.snap.Keyring; k != nil {
 		if k.Rotation != nil {
-			ev.Rotation, ev.Reason, ev.Started = k.Rotation.ID, k.Rotation.Reason, k.Rotation.StartedAt
+			ev.Rotation, ev.Reason = k.Rotation.ID, k.Rotation.Reason
 		}
 		ev.Key = k.CallbackKey()
-		p := k.Pending()
-		ev.InHand = p != nil
-		if p != nil && a.Step != StepReassert {
+		if p := k.Pending(); p != nil && a.Step != StepReassert {
 			ev.Key = p.Key
 		}
 	}

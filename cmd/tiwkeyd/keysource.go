@@ -23,7 +23,9 @@ func (p *program) loadReceiver(needs config.Needs) (*config.Config, *slog.Logger
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	return c, newLogger(p.stderr, c.LogLevel, c.LogJSON), nil
+	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	tellUnused(log, c)
+	return c, log, nil
 }
 
 // parseKeyFiles reads the values of --key-file. A path alone is for the only target there is.

@@ -48,10 +48,18 @@ func (p *program) load() (*config.Config, *slog.Logger, error) {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
 	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	tellUnused(log, c)
+	return c, log, nil
+}
+
+// tellUnused warns of variables that nothing goes by.
+func tellUnused(log *slog.Logger, c *config.Config) {
 	if len(c.Unknown) > 0 {
 		log.Warn("variables that mean nothing are set; misspelt?", "variables", strings.Join(c.Unknown, ", "))
 	}
-	return c, log, nil
+	if len(c.Traces) > 0 {
+		log.Warn("OTEL_… variables are set, but tiwkeyd sends no traces: log, metrics, history and status page have each rotation's id", "variables", strings.Join(c.Traces, ", "))
+	}
 }
 
 func newLogger(out io.Writer, level slog.Level, asJSON bool) *slog.Logger {

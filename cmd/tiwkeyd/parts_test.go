@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,23 @@ func TestLogEvent(t *testing.T) {
 		}})), c.ev)
 		if out.String() != c.want {
 			t.Errorf("%s %s:\n%s, want\n%s", c.ev.Step, c.ev.Kind, &out, c.want)
+		}
+	}
+}
+
+// TestTracesAreNotSent: whoever set OTEL_… variables is told in one line, which quotes no value: one of them is a
+// credential.
+func TestTracesAreNotSent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS=authorization=CANARY-of-traces"}
+	for _, args := range [][]string{{"run"}, {"proxy", "--listen", "127.0.0.1:0", "--metrics", "", "--upstream", "http://127.0.0.1:1"}} {
+		p := r.start(args, env...)
+		r.awaitOutput(p, "tiwkeyd sends no traces")
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if out := p.String(); strings.Count(out, "OTEL_") != 3 || strings.Contains(out, "CANARY") {
+			t.Errorf("%v:\n%s", args, out)
 		}
 	}
 }

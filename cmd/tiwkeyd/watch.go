@@ -13,13 +13,12 @@ import (
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page"
 	"tiwkeyd/internal/sdnotify"
-	"tiwkeyd/internal/tracing"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
 
 // watch is what looks on while the daemon runs, from one configuration to the next: metrics,
-// health, the status page, traces, and what systemd is told.
+// health, the status page, and what systemd is told.
 type watch struct {
 	monitor *observe.Monitor
 	server  *observe.Server
@@ -65,14 +64,6 @@ func (w *watch) listen(ps *parts) error { return w.server.Listen(ps.config.HTTPA
 func (w *watch) over(ps *parts) {
 	ps.store, ps.api = w.monitor.Store(ps.store), w.monitor.API(ps.api)
 	ps.events = append(ps.events, w.monitor.Event)
-	traces, err := tracing.Start(context.Background(), w.version, ps.log)
-	if err != nil {
-		ps.log.Error("there are no traces", "error", err.Error())
-	}
-	if traces != nil {
-		ps.events = append(ps.events, traces.Event)
-		ps.closers = append(ps.closers, traces.Close)
-	}
 }
 
 // maxAsks is how many demands of the status page wait for the daemon to take account of them.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -91,15 +90,6 @@ func (k *checker) token(name, v string) string {
 	return v
 }
 
-// collector checks where traces go. The library would send them elsewhere if it could not
-// read it. It is not quoted: there may be a password in it.
-func (k *checker) collector(name, v string) {
-	u, err := url.Parse(v)
-	if v != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil) {
-		k.fail(name, "it is not a URL of the form http://HOST:4318")
-	}
-}
-
 // folder checks a path in Vault.
 func (k *checker) folder(name, v string) {
 	if v == "" || path.Clean(v) != v || strings.HasPrefix(v, "..") || strings.ContainsAny(v, " \t\r\n?#%*+\\") {
@@ -125,4 +115,16 @@ func Unknown(environ []string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// traces lists variables that are meant for who sends OpenTelemetry traces.
+func traces(environ []string) []string {
+	var names []string
+	for _, e := range environ {
+		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, "OTEL_") && value != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -71,8 +71,9 @@ type Config struct {
 	HTTPToken   string              // a secret: who has it may have keys rotated on the status page; "": nobody
 	Env         func(string) string // the environment as it was when this was read
 
-	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely.
-	Unknown []string
+	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely. Traces lists OTEL_…
+	// variables, which other programs go by.
+	Unknown, Traces []string
 }
 
 // VaultCredentials reports whether Tencent's credential is read from Vault.
@@ -127,7 +128,7 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 	}
 	k := &checker{}
 	c := check(&r, k, func(name string) string { return values[name] })
-	c.Unknown = Unknown(environ)
+	c.Unknown, c.Traces = Unknown(environ), traces(environ)
 	if len(k.errs) > 0 {
 		return nil, errors.Join(k.errs...)
 	}
@@ -173,9 +174,6 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
 	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
 	c.HTTPToken = k.token("TIWKEYD_HTTP_TOKEN", r.HTTPToken)
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
-		k.collector(name, env(name))
-	}
 	r.checkStore(k, c)
 	r.checkLog(k, c)
 	return c

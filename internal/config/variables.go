@@ -44,7 +44,6 @@ var conventional = []Variable{
 	{"VAULT_ROLE_ID", "", "AppRole; with `VAULT_SECRET_ID` or `VAULT_SECRET_ID_FILE`"},
 	{"VAULT_K8S_ROLE", "", "Kubernetes role; the pod's token, or `VAULT_K8S_TOKEN_FILE`"},
 	{"TENCENTCLOUD_SECRET_ID", "", "Tencent's API key; with `TENCENTCLOUD_SECRET_KEY`, and `TENCENTCLOUD_TOKEN` for a temporary one"},
-	{"OTEL_EXPORTER_OTLP_ENDPOINT", "", "where `run` sends a trace of each rotation, by OTLP/HTTP: `http://collector:4318`; the other `OTEL_…` variables are honoured too"},
 }
 
 // Variables lists every variable, in the order of the documentation.
