@@ -169,7 +169,7 @@ func (f *facts) decidePending() Action {
 	case f.Sight == Unseen:
 		return f.look("a rotation is in hand")
 	case f.phase == Waiting:
-		if a, acts := f.decideRetire(); acts && (a.Step == StepRetire || a.Step == StepObserve) {
+		if a, _ := f.decideRetire(); a.Step == StepRetire || a.Step == StepObserve {
 			return a
 		}
 		return wait(f.ready, "receivers come to accept the pending key")

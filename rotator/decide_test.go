@@ -116,6 +116,7 @@ func TestDecide(t *testing.T) {
 		{"due, barred", set(settled(), func(c *situation) { c.w.Due, c.o.Sight, c.o.NextLook = minute(0), Barred, minute(1) }), StepWait, minute(1)},
 		{"due, forbidden to look", set(settled(), func(c *situation) { c.w.Due, c.o.Sight = minute(0), Forbidden }), StepStage, time.Time{}},
 		{"first key", first(), StepStage, time.Time{}},
+		{"no key yet, a key was seen once, and the look forgotten", set(first(), func(c *situation) { c.w.Due, c.o.Sight, c.o.Key = minute(100), Unseen, keyF }), StepObserve, minute(100)},
 		{"failed before, too early", set(settled(), func(c *situation) { c.w.Due, c.s.Keyring.Rotation = minute(-5), &Rotation{RetryAt: minute(4)} }), StepWait, minute(4)},
 		{"failed before, asked", set(settled(), func(c *situation) { c.w.Asked, c.s.Keyring.Rotation = ByCommand, &Rotation{RetryAt: minute(4)} }), StepStage, time.Time{}},
 		{"failed before, time to retry", set(settled(), func(c *situation) { c.s.Keyring.Rotation = &Rotation{RetryAt: minute(0)} }), StepStage, time.Time{}},
