@@ -19,6 +19,7 @@ func configurationFaults() []planted {
 		{"no targets", env("TIWKEYD_TARGETS="), doctor.Configuration, doctor.Fail, "TIWKEYD_TARGETS: is empty", "set TIWKEYD_TARGETS: what to serve: 1400000001", 2},
 		{"bad schedule", env("TIWKEYD_SCHEDULE=at night"), doctor.Configuration, doctor.Fail, `schedule "at night"`, "set TIWKEYD_SCHEDULE: when to rotate: cron (five fields)", 2},
 		{"a schedule that never comes", env("TIWKEYD_SCHEDULE=0 0 30 2 *"), doctor.Configuration, doctor.Fail, "never comes", "set TIWKEYD_SCHEDULE", 2},
+		{"a zone that is none", env("TZ=Asia/Nowhere"), doctor.Schedule, doctor.Fail, `TZ="Asia/Nowhere" is no time zone, so that times are UTC`, "correct TZ, or unset it", 2},
 		{"misspelt variable", env("TIWKEYD_PROPOGATION=0"), doctor.Variables, doctor.Warn, "TIWKEYD_PROPOGATION: it is set and means nothing", "set TIWKEYD_PROPAGATION if that is meant", 0},
 		{"wrong region syntax", env("TIWKEYD_TENCENT_REGION=ap singapore"), doctor.Configuration, doctor.Fail, "not the name of a region", "set TIWKEYD_TENCENT_REGION: the international site has ap-singapore only", 2},
 		{"no login", func(c *clinic) { c.env = without(c.env, "VAULT_TOKEN_FILE") }, doctor.Configuration, doctor.Fail, "no way to log in to Vault", "set VAULT_TOKEN, VAULT_TOKEN_FILE", 2},

@@ -57,6 +57,9 @@ func tellUnused(log *slog.Logger, c *config.Config) {
 	if len(c.Unknown) > 0 {
 		log.Warn("variables that mean nothing are set; misspelt?", "variables", strings.Join(c.Unknown, ", "))
 	}
+	if err := schedule.CheckZone(c.Env("TZ")); err != nil {
+		log.Warn("TZ cannot be used", "error", err.Error())
+	}
 	if len(c.Traces) > 0 {
 		log.Warn("OTEL_… variables are set, but tiwkeyd sends no traces: log, metrics, history and status page have each rotation's id", "variables", strings.Join(c.Traces, ", "))
 	}

@@ -12,7 +12,7 @@ type Variable struct{ Name, Default, Meaning string }
 var meanings = map[string]string{
 	"TIWKEYD_TARGETS":             "what to serve: `1400000001,1400000002/online-record`; the service is `whiteboard-push` if none is named",
 	"TIWKEYD_DISCOVER":            "`true`: also serve every keyring in the store; new ones are found within about 5 minutes, or with `SIGHUP`",
-	"TIWKEYD_SCHEDULE":            "when to rotate: cron (five fields), `CRON_TZ=Zone …`, `@daily`, `@every 12h`; a run missed while down is made up at start",
+	"TIWKEYD_SCHEDULE":            "when to rotate: cron (five fields), `CRON_TZ=Zone …`, `@daily`, `@every 12h`; a run missed while down is made up at start, and one that the clocks leave out in spring right after; an hour that they show twice counts once",
 	"TIWKEYD_SPLAY":               "spread the targets over this long after the schedule's time, the same for a target every time",
 	"TIWKEYD_PROPAGATION":         "how late a receiver may see a change of the secret (Vault Agent: 5m); where it is set, it is written into each keyring that says less",
 	"TIWKEYD_GRACE":               "how long the old key stays accepted; at least 10m, and no longer than `TIWKEYD_SCHEDULE` replaces 500 keys in",

@@ -118,8 +118,16 @@ func (e *examination) schedule() {
 	next := slices.MinFunc(e.Config.Targets, func(a, b secrets.Target) int {
 		return e.Config.Schedule.Due(a, now).Compare(e.Config.Schedule.Due(b, now))
 	})
-	f := Finding{Check: Schedule, Status: OK, What: fmt.Sprintf("%q comes next at %s", e.Config.Spec, e.Config.Schedule.Due(next, now).Format("2006-01-02 15:04:05 MST"))}
+	var runs []string
+	for at := now; len(runs) < 3; {
+		at = e.Config.Schedule.Due(next, at)
+		runs = append(runs, at.Format("2006-01-02 15:04:05 MST"))
+	}
+	f := Finding{Check: Schedule, Status: OK, What: fmt.Sprintf("%q comes next at %s", e.Config.Spec, strings.Join(runs, ", "))}
 	e.crowded(&f, nil)
+	if err := schedule.CheckZone(e.Config.Env("TZ")); err != nil {
+		f.Status, f.What, f.Mend = Fail, "TZ="+err.Error(), "correct TZ, or unset it, or name the zone in TIWKEYD_SCHEDULE: CRON_TZ=Asia/Shanghai 0 3 * * *"
+	}
 	e.report(f)
 }
 

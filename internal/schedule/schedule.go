@@ -36,6 +36,7 @@ func Parse(spec string, splay time.Duration) (*Schedule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schedule %q: %w", spec, err)
 	}
+	s = onWall(s)
 	if s.Next(time.Now()).IsZero() {
 		return nil, fmt.Errorf("schedule %q never comes: no date matches it", spec)
 	}
