@@ -167,3 +167,21 @@ func TestTransitionsKeepKeys(t *testing.T) {
 		}
 	})
 }
+
+// TestRotationWithoutABeginning: a rotation of which nobody knows when it was begun ends in a history that can be read.
+// A property found that it could not.
+func TestRotationWithoutABeginning(t *testing.T) {
+	t.Parallel()
+	c := pending()
+	c.s.Keyring.Rotation.StartedAt = time.Time{}
+	p := c.p.Of(c.s.Keyring)
+	for name, k := range map[string]*Keyring{"committed": c.s.Keyring.committed(true, t0, p), "rolled back": c.s.Keyring.rolledBack(Failure{Code: "x", At: t0}, t0, t0, p)} {
+		text, err := k.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := DecodeKeyring(k.Target, text); err != nil || len(k.History) != 1 {
+			t.Errorf("%s: %v; history: %v", name, err, k.History)
+		}
+	}
+}
