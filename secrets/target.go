@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -54,6 +55,9 @@ func (t Target) Validate() error {
 // ParseTarget reads "SDKAPPID" or "SDKAPPID/SERVICE"; the service is WhiteboardPush when
 // absent.
 func ParseTarget(s string) (Target, error) {
+	if strings.TrimSpace(s) == "" {
+		return Target{}, errors.New("the target is empty: it is an SDKAPPID or SDKAPPID/SERVICE")
+	}
 	app, service, found := strings.Cut(strings.TrimSpace(s), "/")
 	if !found {
 		service = string(WhiteboardPush)

@@ -230,6 +230,8 @@ func (k *checker) targets(v string) []secrets.Target {
 	for s := range strings.SplitSeq(v, ",") {
 		t, err := secrets.ParseTarget(s)
 		switch {
+		case strings.TrimSpace(s) == "":
+			k.fail("TIWKEYD_TARGETS", "%q has an empty entry: there is a comma too many", v)
 		case err != nil:
 			k.check("TIWKEYD_TARGETS", err)
 		case slices.Contains(all, t):

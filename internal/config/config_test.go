@@ -51,7 +51,10 @@ func TestBadInputs(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct{ set, want string }{
 		{"TIWKEYD_TARGETS=", "is empty"},
-		{"TIWKEYD_TARGETS= ,", "SdkAppId"},
+		{"TIWKEYD_TARGETS= ,", "empty entry"},
+		{"TIWKEYD_TARGETS=7,", `"7," has an empty entry: there is a comma too many`},
+		{"TIWKEYD_TARGETS=7,,8", "empty entry"},
+		{"TIWKEYD_TARGETS=,7", "empty entry"},
 		{"TIWKEYD_TARGETS=abc", `"abc" is not a whole number`},
 		{"TIWKEYD_TARGETS=0", "not a positive number"},
 		{"TIWKEYD_TARGETS=-5", "not a positive number"},
