@@ -12,17 +12,18 @@ import (
 // Service names one of the TIW services whose callbacks have a key of their own.
 type Service string
 
-// The four TIW services (API 2019-09-19).
+// The TIW services (API 2019-09-19).
 const (
 	WhiteboardPush  Service = "whiteboard-push"
 	OnlineRecord    Service = "online-record"
 	Transcode       Service = "transcode"
 	VideoGeneration Service = "video-generation"
+	PPTCheck        Service = "ppt-check" // at the mainland site only
 )
 
 // Services lists every Service, in the order of the documentation.
 func Services() []Service {
-	return []Service{WhiteboardPush, OnlineRecord, Transcode, VideoGeneration}
+	return []Service{WhiteboardPush, OnlineRecord, Transcode, VideoGeneration, PPTCheck}
 }
 
 // Target is what has a key: one service of one application.

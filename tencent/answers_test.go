@@ -28,11 +28,15 @@ func TestOddAnswers(t *testing.T) {
 		set, look string // codes; "" is success
 		class     rotator.Class
 	}{
-		"no CallbackKey":         {200, `{"Response":{"RequestId":"r-9"}}`, "", codeUnexpected, doubt},
-		"null CallbackKey":       {200, `{"Response":{"CallbackKey":null,"RequestId":"r-9"}}`, "", codeUnexpected, doubt},
-		"empty RequestId":        {200, `{"Response":{"CallbackKey":"","RequestId":""}}`, codeUnexpected, codeUnexpected, doubt},
-		"somebody else's 202":    {202, `{"Response":{"CallbackKey":"","RequestId":"r-9"}}`, "ClientError.NetworkError", "ClientError.NetworkError", doubt},
-		"a message with the key": {200, `{"Response":{"Error":{"Code":"InvalidParameterValue","Message":"CallbackKey ` + canaryKey + ` is odd"},"RequestId":"r-9"}}`, "InvalidParameterValue", "", refused},
+		"no CallbackKey":          {200, `{"Response":{"RequestId":"r-9"}}`, "", codeUnexpected, doubt},
+		"CallbackKey no string":   {200, `{"Response":{"CallbackKey":["` + canaryKey + `"],"RequestId":"r-9"}}`, "", codeUnexpected, doubt},
+		"empty RequestId":         {200, `{"Response":{"CallbackKey":"","RequestId":""}}`, codeUnexpected, codeUnexpected, doubt},
+		"somebody else's 202":     {202, `{"Response":{"CallbackKey":"","RequestId":"r-9"}}`, "ClientError.NetworkError", "ClientError.NetworkError", doubt},
+		"a refusal as 403":        {403, `{"Response":{"Error":{"Code":"ResourceUnavailable.ServiceExpired","Message":"x"},"RequestId":"r-9"}}`, "ResourceUnavailable.ServiceExpired", "ResourceUnavailable.ServiceExpired", refused},
+		"a fault as 500":          {500, `{"Response":{"Error":{"Code":"InternalError","Message":"x"},"RequestId":"r-9"}}`, "InternalError", "InternalError", doubt},
+		"a refusal as a redirect": {307, `{"Response":{"Error":{"Code":"AuthFailure","Message":"x"},"RequestId":"r-9"}}`, "AuthFailure", "AuthFailure", refused},
+		"a 500 without RequestId": {500, `{"Response":{"Error":{"Code":"AuthFailure","Message":"x"}}}`, "ClientError.NetworkError", "ClientError.NetworkError", doubt},
+		"a message with the key":  {200, `{"Response":{"Error":{"Code":"InvalidParameterValue","Message":"CallbackKey ` + canaryKey + ` is odd"},"RequestId":"r-9"}}`, "InvalidParameterValue", "", refused},
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(c.status)

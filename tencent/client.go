@@ -5,6 +5,7 @@ package tencent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,7 @@ import (
 const (
 	DefaultEndpoint = "tiw.tencentcloudapi.com"
 	DefaultRegion   = "ap-singapore" // the only one of the international site
+	MainlandRegion  = "ap-guangzhou" // the only one of the mainland site
 	DefaultRate     = 20             // requests a second, for each API of an account
 
 	product    = "tiw"
@@ -40,6 +42,16 @@ var apis = map[secrets.Service]struct{ set, describe string }{
 	secrets.OnlineRecord:    {"SetOnlineRecordCallbackKey", "DescribeOnlineRecordCallback"},
 	secrets.Transcode:       {"SetTranscodeCallbackKey", "DescribeTranscodeCallback"},
 	secrets.VideoGeneration: {"SetVideoGenerationTaskCallbackKey", "DescribeVideoGenerationTaskCallback"},
+	secrets.PPTCheck:        {"SetPPTCheckCallbackKey", "DescribePPTCheckCallback"},
+}
+
+// Sites are Tencent Cloud's two, by the value of TIWKEYD_TENCENT_SITE. An account of one is refused with the other's
+// region. "" is the international one at the endpoint that both editions of the SDK go to.
+// Source: the API's pages of both sites, and FAQ 1137/46192.
+var Sites = map[string]struct{ Endpoint, Region string }{
+	"":         {DefaultEndpoint, DefaultRegion},
+	"intl":     {"tiw.intl.tencentcloudapi.com", DefaultRegion},
+	"mainland": {DefaultEndpoint, MainlandRegion},
 }
 
 // APIs names the calls that set and read back the key of a service, as Tencent does.
@@ -169,13 +181,13 @@ type describeRequest struct {
 	SdkAppID *int64 `json:"SdkAppId"`
 }
 
-// answer is the answer of all eight calls; Set's has the RequestId only.
+// answer is the answer of all calls; Set's has the RequestId only.
 type answer struct {
 	*tchttp.BaseResponse
 	Response *struct {
-		CallbackKey *string   `json:"CallbackKey"`
-		RequestID   *string   `json:"RequestId"`
-		Error       *struct{} `json:"Error"` // one with a code never comes here
+		CallbackKey json.RawMessage `json:"CallbackKey"`
+		RequestID   *string         `json:"RequestId"`
+		Error       *struct{}       `json:"Error"` // one with a code never comes here
 	} `json:"Response"`
 }
 
@@ -195,7 +207,8 @@ func (c *Client) SetKey(ctx context.Context, t secrets.Target, k secrets.Key) (s
 	return *got.Response.RequestID, nil
 }
 
-// KeyInForce is Describe…Callback.
+// KeyInForce is Describe…Callback. That CallbackKey is "" or null says that none is set; without one the answer says
+// nothing, and is in doubt. (The API's pages in Chinese, and the SDKs' examples, have "".)
 func (c *Client) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key, error) {
 	action := apis[t.Service].describe
 	got, err := c.call(ctx, action, t, secrets.Key{}, func(base *tchttp.BaseRequest) tchttp.Request {
@@ -204,11 +217,17 @@ func (c *Client) KeyInForce(ctx context.Context, t secrets.Target) (secrets.Key,
 	if err != nil {
 		return secrets.Key{}, err
 	}
-	if got.Response.CallbackKey == nil {
-		return secrets.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey", *got.Response.RequestID)
+	var value *string
+	switch {
+	case got.Response.CallbackKey == nil:
+		return secrets.Key{}, classify(action, t, codeUnexpected, "the answer has no CallbackKey, which says neither that there is one nor that there is none", *got.Response.RequestID)
+	case json.Unmarshal(got.Response.CallbackKey, &value) != nil:
+		return secrets.Key{}, classify(action, t, codeUnexpected, "the answer has a CallbackKey that is no string", *got.Response.RequestID)
+	case value == nil:
+		return secrets.Key{}, nil
 	}
 	// Space around it is not the key's: a receiver that was given it would refuse everything.
-	return secrets.NewKey("", strings.TrimSpace(*got.Response.CallbackKey)), nil
+	return secrets.NewKey("", strings.TrimSpace(*value)), nil
 }
 
 // call sends one request, and once more if Tencent says that the credential is wrong and

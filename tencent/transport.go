@@ -1,6 +1,8 @@
 package tencent
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -51,16 +53,34 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.StatusCode != http.StatusOK {
-		// The API answers 200 whatever happens: this is somebody else's page. A redirect,
-		// if followed, would send the key wherever it points.
-		_ = res.Body.Close()
-		return nil, fmt.Errorf("the endpoint answered with HTTP status %d, which is not an answer of the API", res.StatusCode)
+	if res.StatusCode == http.StatusOK {
+		res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
+	} else if err := refusal(res); err != nil {
+		return nil, err
 	}
-	res.Body = limited{io.LimitReader(res.Body, maxAnswer), res.Body}
 	// The SDK would hand an event stream to a goroutine of its own.
 	res.Header.Set("Content-Type", "application/json")
 	return res, nil
+}
+
+// refusal has an error of the API that came with another status be one that came with 200, as all should, so that its
+// code and RequestId are kept. Anything else is somebody else's page. A redirect, if followed, would send the key
+// wherever it points.
+func refusal(res *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	_ = res.Body.Close()
+	var said struct {
+		Response struct {
+			Error     struct{ Code string }
+			RequestID string `json:"RequestId"`
+		}
+	}
+	if err != nil || json.Unmarshal(body, &said) != nil || said.Response.Error.Code == "" || said.Response.RequestID == "" {
+		return fmt.Errorf("the endpoint answered with HTTP status %d, which is not an answer of the API", res.StatusCode)
+	}
+	res.StatusCode, res.Status, res.ContentLength = http.StatusOK, "200 OK", int64(len(body))
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
 }
 
 type limited struct {

@@ -155,32 +155,40 @@ func TestPrivilegesEnd(t *testing.T) {
 	}
 }
 
-// TestCAMPolicy: the policy allows what the daemon calls, each of it and nothing else; without
+// TestCAMPolicy: the policies allow what the daemon calls, each of it and nothing else; without
 // any of the actions a first rotation does not succeed.
 func TestCAMPolicy(t *testing.T) {
 	t.Parallel()
-	var policy struct {
-		Version   string
-		Statement []struct {
-			Effect   string
-			Action   []string
-			Resource []string
-		}
-	}
-	if err := json.Unmarshal([]byte(deployed(t, "cam/policy.json")), &policy); err != nil {
-		t.Fatal(err)
-	}
-	if policy.Version != "2.0" || len(policy.Statement) != 1 || policy.Statement[0].Effect != "allow" {
-		t.Fatalf("%+v", policy)
-	}
 	var known []string
 	for _, s := range secrets.Services() {
 		set, describe := tencent.APIs(s)
 		known = append(known, "tiw:"+set, "tiw:"+describe)
 	}
-	allowed := slices.Sorted(slices.Values(policy.Statement[0].Action))
-	if slices.Sort(known); !slices.Equal(allowed, known) {
-		t.Fatalf("the policy allows\n%v\nand the daemon calls\n%v", allowed, known)
+	slices.Sort(known)
+	for _, name := range []string{"cam/policy.json", "cam/policy-per-application.json"} {
+		var policy struct {
+			Version   string
+			Statement []struct {
+				Effect   string
+				Action   []string
+				Resource []string
+			}
+		}
+		if err := json.Unmarshal([]byte(deployed(t, name)), &policy); err != nil {
+			t.Fatal(err)
+		}
+		var allowed []string
+		for _, s := range policy.Statement {
+			// CAM knows the applications of these three services alone.
+			limited := slices.ContainsFunc(s.Resource, func(r string) bool { return r != "*" })
+			if s.Effect != "allow" || limited && slices.ContainsFunc(s.Action, func(a string) bool { return strings.Contains(a, "WhiteboardPush") || strings.Contains(a, "PPTCheck") }) {
+				t.Errorf("%s: %+v", name, s)
+			}
+			allowed = append(allowed, s.Action...)
+		}
+		if slices.Sort(allowed); policy.Version != "2.0" || !slices.Equal(allowed, known) {
+			t.Fatalf("%s allows\n%v\nand the daemon calls\n%v", name, allowed, known)
+		}
 	}
 	for _, s := range secrets.Services() {
 		set, describe := tencent.APIs(s)
@@ -188,7 +196,7 @@ func TestCAMPolicy(t *testing.T) {
 			r := newRig(t)
 			target := secrets.Target{SdkAppID: testTarget.SdkAppID, Service: s}
 			r.server.SetKey(target.SdkAppID, string(s), oldKey)
-			r.env = append(r.env, "TIWKEYD_TARGETS="+target.String(), "TIWKEYD_PROPAGATION=0s")
+			r.env = append(r.env, "TIWKEYD_TARGETS="+target.String(), "TIWKEYD_TENCENT_SITE=mainland", "TIWKEYD_PROPAGATION=0s")
 			if without != "" {
 				r.server.RefuseAlways(target.SdkAppID, verb, "UnauthorizedOperation")
 			}

@@ -49,7 +49,7 @@ func TestBusinessErrors(t *testing.T) {
 		for _, verb := range []string{"Set", "Describe"} {
 			r.server.RefuseAlways(testTarget.SdkAppID, verb, code)
 			out, exit := r.run([]string{"rotate"})
-			for _, want := range append(words, code, "RequestId req-") {
+			for _, want := range append(words, code, "RequestId ") {
 				if !strings.Contains(out, want) {
 					t.Errorf("%s on %s: %q is not in:\n%s", code, verb, want, out)
 				}

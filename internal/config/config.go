@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,9 @@ type raw struct {
 	VaultMount   string `env:"TIWKEYD_VAULT_MOUNT, default=secret"`
 	VaultPrefix  string `env:"TIWKEYD_VAULT_PREFIX, default=tiw"`
 	KeepVersions string `env:"TIWKEYD_VAULT_KEEP_VERSIONS, default=false"`
-	Endpoint     string `env:"TIWKEYD_TENCENT_ENDPOINT, default=tiw.tencentcloudapi.com"`
-	Region       string `env:"TIWKEYD_TENCENT_REGION, default=ap-singapore"`
+	Site         string `env:"TIWKEYD_TENCENT_SITE"`
+	Endpoint     string `env:"TIWKEYD_TENCENT_ENDPOINT"`
+	Region       string `env:"TIWKEYD_TENCENT_REGION"`
 	Credentials  string `env:"TIWKEYD_TENCENT_CREDENTIALS, default=auto"`
 	Rate         string `env:"TIWKEYD_RATE, default=20"`
 	LogLevel     string `env:"TIWKEYD_LOG_LEVEL, default=info"`
@@ -136,7 +138,7 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 }
 
 func (r *raw) check(k *checker, env func(string) string) *Config {
-	c := &Config{Env: env, Spec: r.Schedule, Endpoint: r.Endpoint, Region: r.Region, Credentials: r.Credentials}
+	c := &Config{Env: env, Spec: r.Schedule, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
 		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, rotator.MaxPropagation),
 		Grace:        k.duration("TIWKEYD_GRACE", r.Grace, rotator.MinGrace, rotator.MaxGrace),
@@ -165,11 +167,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		}
 	}
 	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)
-	_, _, err = tencent.ParseEndpoint(r.Endpoint)
-	k.check("TIWKEYD_TENCENT_ENDPOINT", err)
-	if r.Region == "" || strings.ContainsAny(r.Region, " \t\r\n/:") {
-		k.fail("TIWKEYD_TENCENT_REGION", "%q is not the name of a region, such as ap-singapore", r.Region)
-	}
+	r.checkSite(k, c)
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
 	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
@@ -177,6 +175,26 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	r.checkStore(k, c)
 	r.checkLog(k, c)
 	return c
+}
+
+// checkSite reads which of Tencent's two sites the account is of.
+func (r *raw) checkSite(k *checker, c *Config) {
+	site, known := tencent.Sites[r.Site]
+	if !known {
+		k.fail("TIWKEYD_TENCENT_SITE", "%q is neither intl nor mainland", r.Site)
+		return
+	}
+	c.Endpoint, c.Region = cmp.Or(r.Endpoint, site.Endpoint), cmp.Or(r.Region, site.Region)
+	_, _, err := tencent.ParseEndpoint(c.Endpoint)
+	k.check("TIWKEYD_TENCENT_ENDPOINT", err)
+	if strings.ContainsAny(c.Region, " \t\r\n/:") {
+		k.fail("TIWKEYD_TENCENT_REGION", "%q is not the name of a region, such as ap-singapore", c.Region)
+	}
+	for _, t := range c.Targets {
+		if t.Service == secrets.PPTCheck && c.Region == tencent.DefaultRegion {
+			k.fail("TIWKEYD_TARGETS", "%s: this service is of the mainland site only, and an account of it needs TIWKEYD_TENCENT_SITE=mainland", t)
+		}
+	}
 }
 
 // checkStore reads where the keyrings are.

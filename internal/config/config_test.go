@@ -103,7 +103,8 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_TENCENT_ENDPOINT=ftp://host", "scheme"},
 		{"TIWKEYD_TENCENT_ENDPOINT=https://user:CANARYpw@host", "neither a host nor a URL"},
 		{"TIWKEYD_TENCENT_ENDPOINT=https://host/path", "neither a host nor a URL"},
-		{"TIWKEYD_TENCENT_REGION=", "not the name of a region"},
+		{"TIWKEYD_TENCENT_SITE=china", "neither intl nor mainland"},
+		{"TIWKEYD_TARGETS=7/ppt-check", "of the mainland site only"},
 		{"TIWKEYD_TENCENT_REGION=a b", "not the name of a region"},
 		{"TIWKEYD_TENCENT_CREDENTIALS=stolen", "none of auto"},
 		{"TIWKEYD_TENCENT_CREDENTIALS=vault:secret", "KV v2 mount"},
@@ -191,6 +192,29 @@ func TestUnknownVariables(t *testing.T) {
 	c, err := Load(good("TIWKEYD_SHEDULE=x", "TIWKEYD_SERVICE_HOST=1.2.3.4", "TIWKEYD_PORT_9469_TCP=x", "TIWKEYD_SERVICE_PORT_HTTP=1"))
 	if err != nil || !reflect.DeepEqual(c.Unknown, []string{"TIWKEYD_SHEDULE"}) {
 		t.Errorf("%v, %v", c.Unknown, err)
+	}
+}
+
+// TestSites: each of Tencent's sites has an endpoint and a region, and either can be another one.
+func TestSites(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[string]string{
+		"":            "tiw.tencentcloudapi.com ap-singapore",
+		"intl":        "tiw.intl.tencentcloudapi.com ap-singapore",
+		"mainland":    "tiw.tencentcloudapi.com ap-guangzhou",
+		"mainland,x,": "x ap-guangzhou",
+		"intl,,ap-x":  "tiw.intl.tencentcloudapi.com ap-x",
+		",x,ap-x":     "x ap-x",
+		"mainland,,":  "tiw.tencentcloudapi.com ap-guangzhou",
+	} {
+		parts := append(strings.Split(set, ","), "", "")
+		c, err := Load(good("TIWKEYD_TENCENT_SITE="+parts[0], "TIWKEYD_TENCENT_ENDPOINT="+parts[1], "TIWKEYD_TENCENT_REGION="+parts[2]))
+		if err != nil || c.Endpoint+" "+c.Region != want {
+			t.Errorf("%s: %v, %v", set, c, err)
+		}
+	}
+	if _, err := Load(good("TIWKEYD_TARGETS=7/ppt-check", "TIWKEYD_TENCENT_SITE=mainland")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package tiwtest
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ var calls = map[string]call{
 	"DescribeTranscodeCallback":           {"DescribeTranscodeCallback", "Describe", "transcode"},
 	"SetVideoGenerationTaskCallbackKey":   {"SetVideoGenerationTaskCallbackKey", "Set", "video-generation"},
 	"DescribeVideoGenerationTaskCallback": {"DescribeVideoGenerationTaskCallback", "Describe", "video-generation"},
+	"SetPPTCheckCallbackKey":              {"SetPPTCheckCallbackKey", "Set", "ppt-check"},
+	"DescribePPTCheckCallback":            {"DescribePPTCheckCallback", "Describe", "ppt-check"},
 }
 
 const maxKey = 64 // characters, CallbackKey
@@ -33,10 +36,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
-	s.mu.Lock()
-	s.requests++
-	id := fmt.Sprintf("req-%d", s.requests)
-	s.mu.Unlock()
+	id := requestID()
 	code, message := s.admit(r, body)
 	if code != "" {
 		fail(w, id, code, message)
@@ -51,6 +51,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.carryOut(w, r, c, app, key, id)
 }
 
+// requestID is a UUID, as Tencent's are.
+func requestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
 // admit checks all that does not depend on the parameters.
 func (s *Server) admit(r *http.Request, body []byte) (code, message string) {
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
@@ -63,11 +71,15 @@ func (s *Server) admit(r *http.Request, body []byte) (code, message string) {
 	if !ok {
 		return "InvalidAction", "the action is unknown"
 	}
-	if r.Header.Get("X-TC-Region") == "" {
+	region := r.Header.Get("X-TC-Region")
+	if region == "" {
 		return "MissingParameter", "the region is missing"
 	}
 	if code, message := s.authenticate(r, body); code != "" {
 		return code, message
+	}
+	if !s.serves(region, c.service) {
+		return "UnsupportedRegion", "the region is not one of this account's site"
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

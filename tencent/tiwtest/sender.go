@@ -17,12 +17,13 @@ import (
 // callbackLife is how long a callback may be used after it was sent.
 const callbackLife = 10 * time.Minute
 
-// eventTypes names the events of each service.
+// eventTypes names the events of each service, as the event notification page does.
 var eventTypes = map[string][]string{
 	"whiteboard-push":  {"WhiteboardPushStarted", "WhiteboardPushStopped"},
-	"online-record":    {"OnlineRecordFinished"},
-	"transcode":        {"TranscodeFinished"},
-	"video-generation": {"VideoGenerationTaskFinished"},
+	"online-record":    {"OnlineRecordStarted", "OnlineRecordStopped", "OnlineRecordFinished", "OnlineRecordLongPauseWarning", "OnlineRecordLongPauseForceStopped"},
+	"transcode":        {"TranscodeProgressChanged", "TranscodeFinished"},
+	"video-generation": {"VideoGenerationTaskFinished"}, // no source names one of these two
+	"ppt-check":        {"PPTCheckFinished"},
 }
 
 // Source is whose callbacks a Sender sends.

@@ -17,6 +17,7 @@ import (
 type Options struct {
 	SignatureLife time.Duration // 0: five minutes
 	Rate          int           // calls of one API in any second; 0: 20, negative: no limit
+	Site          string        // of the account, "intl" or "mainland"; "": it may call in the regions of both
 	Now           func() time.Time
 }
 
@@ -27,6 +28,7 @@ type Server struct {
 	now           func() time.Time
 	signatureLife time.Duration
 	rate          int
+	site          string
 	http          *http.Server
 	served        sync.WaitGroup
 	done          chan struct{}
@@ -38,7 +40,6 @@ type Server struct {
 	hits        map[Kind]int
 	calls       map[string]int
 	windows     map[string][]time.Time
-	requests    int
 	timers      []*time.Timer
 	watch       []func(Applied)
 	history     map[Source][]string // every key there was, in order
@@ -68,7 +69,7 @@ func Start(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{URL: "http://" + l.Addr().String(), now: o.Now, signatureLife: o.SignatureLife, rate: o.Rate,
+	s := &Server{URL: "http://" + l.Addr().String(), now: o.Now, signatureLife: o.SignatureLife, rate: o.Rate, site: o.Site,
 		done: make(chan struct{}), credentials: map[string]secret{}, apps: map[int64]*app{}, hits: map[Kind]int{},
 		calls: map[string]int{}, windows: map[string][]time.Time{}, history: map[Source][]string{}}
 	if s.now == nil {
@@ -202,6 +203,18 @@ func (s *Server) ordinal(src Source, key string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Index(s.history[src], key) + 1
+}
+
+// serves reports whether a service is there in a region, for this account: each site has one region, and one service is
+// at the mainland site only.
+func (s *Server) serves(region, service string) bool {
+	switch region {
+	case "ap-singapore":
+		return s.site != "mainland" && service != "ppt-check"
+	case "ap-guangzhou":
+		return s.site != "intl"
+	}
+	return false
 }
 
 // overLimit keeps a sliding second for each API. The caller holds s.mu.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -108,15 +109,20 @@ func (s *Server) authenticate(r *http.Request, body []byte) (code, message strin
 		return "AuthFailure.TokenFailure", "the token is wrong"
 	}
 	signed := signedRequest{method: r.Method, path: "/", query: r.URL.RawQuery, payload: body, timestamp: stamp, date: a.date, service: a.service}
-	for _, name := range a.signedHeaders {
-		value := r.Header.Get(name)
-		if name == "host" {
-			value = r.Host
+	// The SDKs of Go and Python sign Host as it is sent, that of Node without the port.
+	bare := (&url.URL{Host: r.Host}).Hostname()
+	for _, host := range []string{r.Host, bare} {
+		signed.headers = nil
+		for _, name := range a.signedHeaders {
+			value := r.Header.Get(name)
+			if name == "host" {
+				value = host
+			}
+			signed.headers = append(signed.headers, [2]string{name, value})
 		}
-		signed.headers = append(signed.headers, [2]string{name, value})
+		if hmac.Equal([]byte(signed.sign(secret.key)), []byte(a.signature)) {
+			return "", ""
+		}
 	}
-	if !hmac.Equal([]byte(signed.sign(secret.key)), []byte(a.signature)) {
-		return "AuthFailure.SignatureFailure", "the signature does not match"
-	}
-	return "", ""
+	return "AuthFailure.SignatureFailure", "the signature does not match"
 }
