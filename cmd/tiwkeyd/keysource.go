@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/webhook"
@@ -23,7 +24,7 @@ func (p *program) loadReceiver(needs config.Needs) (*config.Config, *slog.Logger
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	return c, newLogger(p.stderr, c.LogLevel, c.LogJSON), nil
+	return c, logs.New(p.stderr, c.LogLevel, c.LogJSON), nil
 }
 
 // parseKeyFiles reads the values of --key-file. A path alone is for the only target there is.

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -47,19 +47,11 @@ func (p *program) load() (*config.Config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	log := logs.New(p.stderr, c.LogLevel, c.LogJSON)
 	if len(c.Unknown) > 0 {
 		log.Warn("variables that mean nothing are set; misspelt?", "variables", strings.Join(c.Unknown, ", "))
 	}
 	return c, log, nil
-}
-
-func newLogger(out io.Writer, level slog.Level, asJSON bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(out, o))
-	}
-	return slog.New(slog.NewTextHandler(out, o))
 }
 
 // start makes the parts of what the environment says now.
