@@ -98,7 +98,7 @@ func (l *logEnd) readUntil(text string) {
 var lostLines = regexp.MustCompile(`"level":"WARN","msg":"lines of this log were lost[^"]*","lost":(\d+),"since":"`)
 
 // within has something be over in a time that only somebody who hangs needs.
-func (r *rig) within(what string, do func()) {
+func (r *rig) within(p *process, what string, do func()) {
 	r.t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
@@ -107,7 +107,9 @@ func (r *rig) within(what string, do func()) {
 	select {
 	case <-done:
 	case <-limit.C:
-		r.t.Fatalf("%s: it hangs", what)
+		_ = p.cmd.Process.Kill()
+		<-done
+		r.t.Fatalf("%s: it hung", what)
 	}
 }
 
@@ -155,7 +157,7 @@ func TestProxyLogUnread(t *testing.T) {
 			} else {
 				l.stuff()
 			}
-			r.within("forged callbacks", func() {
+			r.within(p, "forged callbacks", func() {
 				var group sync.WaitGroup
 				for range 4 {
 					group.Go(func() {
@@ -172,12 +174,12 @@ func TestProxyLogUnread(t *testing.T) {
 				group.Wait()
 			})
 			r.put(testTarget, entry(first, rotator.Previous), entry(second, rotator.Current))
-			r.within("a callback with a new key", func() {
+			r.within(p, "a callback with a new key", func() {
 				if status, text := send(t, url, r.fresh(testTarget.SdkAppID, second)); status != http.StatusOK {
 					t.Errorf("a callback with a new key: %d %s", status, text)
 				}
 			})
-			r.within("readiness", func() {
+			r.within(p, "readiness", func() {
 				if status, text := get(t, metrics+"/readyz"); status != http.StatusOK {
 					t.Errorf("readyz: %d %s", status, text)
 				}
@@ -198,7 +200,7 @@ func TestProxyLogUnread(t *testing.T) {
 				}
 			}
 			p.signal(syscall.SIGTERM)
-			r.within("its end", func() { <-p.done })
+			r.within(p, "its end", func() { <-p.done })
 			if p.code != 0 {
 				t.Errorf("exit status %d", p.code)
 			}
@@ -236,7 +238,7 @@ func TestRunLogUnread(t *testing.T) {
 				d.signal(syscall.SIGUSR1)
 				r.await("a rotation", func() bool { return r.currentID() != before && r.settled() })
 			}
-			r.within("readiness", func() {
+			r.within(d, "readiness", func() {
 				if status, text := get(t, "http://"+at+"/readyz"); status != http.StatusOK {
 					t.Errorf("readyz: %d %s", status, text)
 				}
@@ -252,7 +254,7 @@ func TestRunLogUnread(t *testing.T) {
 			}
 			if fate.name == logFates[0].name { // its end does not wait for who reads nothing
 				d.signal(syscall.SIGTERM)
-				r.within("its end", func() { <-d.done })
+				r.within(d, "its end", func() { <-d.done })
 			} else {
 				if !fate.closed {
 					l.read(d.output)
