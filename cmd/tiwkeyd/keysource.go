@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"tiwkeyd/internal/config"
-	"tiwkeyd/internal/logs"
 	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
 	"tiwkeyd/webhook"
@@ -24,7 +23,7 @@ func (p *program) loadReceiver(needs config.Needs) (*config.Config, *slog.Logger
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	return c, logs.New(p.stderr, c.LogLevel, c.LogJSON), nil
+	return c, p.logger(c), nil
 }
 
 // parseKeyFiles reads the values of --key-file. A path alone is for the only target there is.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -68,7 +67,6 @@ func (p *program) heedNoReader(command string) {
 	case "run", "proxy":
 		p.lines = logs.NewQueue(p.stderr, p.room)
 		p.stderr = p.lines
-		log.SetOutput(p.lines) // of libraries
 	case "rotate", "set", "enroll":
 	default:
 		return

@@ -47,11 +47,18 @@ func (p *program) load() (*config.Config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	log := logs.New(p.stderr, c.LogLevel, c.LogJSON)
+	log := p.logger(c)
 	if len(c.Unknown) > 0 {
 		log.Warn("variables that mean nothing are set; misspelt?", "variables", strings.Join(c.Unknown, ", "))
 	}
 	return c, log, nil
+}
+
+// logger gives the log, into which libraries write, too.
+func (p *program) logger(c *config.Config) *slog.Logger {
+	log := logs.New(p.stderr, c.LogLevel, c.LogJSON)
+	slog.SetDefault(log)
+	return log
 }
 
 // start makes the parts of what the environment says now.

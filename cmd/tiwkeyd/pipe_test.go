@@ -270,6 +270,25 @@ func TestRunLogUnread(t *testing.T) {
 	}
 }
 
+// TestLibraryLine: what a library says by itself is a line of the log as any other.
+func TestLibraryLine(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	k := r.newKey()
+	r.put(testTarget, entry(k, rotator.Current))
+	p := r.proxy(r.standing(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokand what nobody asked for")
+	}), nil)
+	send(t, p.url, r.fresh(testTarget.SdkAppID, k))
+	r.awaitOutput(p.process, `"msg":"Unsolicited response received on idle HTTP channel`)
+}
+
 // TestLastWords: who ends with an error says it, and all before it, to who reads.
 func TestLastWords(t *testing.T) {
 	t.Parallel()
