@@ -39,8 +39,16 @@ func TestFloodIsCounted(t *testing.T) {
 		if text := taken(); strings.Count(text, "\n") != 1 || !strings.HasSuffix(text, " left_out=980\n") || !strings.Contains(text, "detail=") {
 			t.Errorf("the next line: %s", text)
 		}
+		for range 100 {
+			time.Sleep(200 * time.Millisecond)
+			flood(3)
+		}
+		if n := strings.Count(taken(), "\n"); n > 101 {
+			t.Errorf("%d lines in twenty seconds of flood", n)
+		}
+		flood(49)
 		time.Sleep(time.Minute)
-		if text := taken(); !strings.HasSuffix(text, "level=WARN msg=\"callback not handed on\" reason=malformed left_out=49\n") {
+		if text := taken(); !strings.HasSuffix(text, "level=WARN msg=\"callback not handed on\" reason=malformed left_out=51\n") {
 			t.Errorf("when it is calm: %s", text)
 		}
 		flood(1)

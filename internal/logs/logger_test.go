@@ -95,6 +95,16 @@ func TestFlood(t *testing.T) {
 			t.Errorf("when it is calm: %s", out.String())
 		}
 		out.forget()
+		for range 60 {
+			flooded(10)
+			time.Sleep(pause)
+		}
+		if lines() > burst+60 {
+			t.Errorf("%d lines in a minute of flood", lines())
+		}
+		time.Sleep(tellAfter)
+		synctest.Wait()
+		out.forget()
 		time.Sleep(time.Hour)
 		flooded(1)
 		if lines() != 1 || strings.Contains(out.String(), "left_out") {
