@@ -3,8 +3,8 @@
 //
 // A line is made where it is logged, so that it tells how things were then, and waits in a Queue
 // for one goroutine to write it. Normally that is at once: what ends the process by SIGKILL or a
-// panic costs the lines of the last moment, and a panic's own words do not come this way. Close,
-// before os.Exit, waits for the rest.
+// panic costs the lines of the last moment, and what the runtime says of a panic does not come this
+// way: it waits for who reads. Close, before os.Exit, waits for the rest.
 package logs
 
 import (
