@@ -69,6 +69,19 @@ func TestRunbook(t *testing.T) {
 	}
 }
 
+// TestStartedAgain: whatever ended them, and however often.
+func TestStartedAgain(t *testing.T) {
+	unit := text(t, "systemd/tiwkeyd.service")
+	for _, line := range []string{"Restart=always", "RestartSec=5s", "StartLimitIntervalSec=0"} {
+		if !strings.Contains(unit, "\n"+line+"\n") {
+			t.Errorf("the unit does not have %s", line)
+		}
+	}
+	if compose := text(t, "compose/compose.yaml"); strings.Count(compose, "restart: unless-stopped") != 2 || strings.Contains(compose, "on-failure") {
+		t.Error("compose does not start all again")
+	}
+}
+
 // TestDashboard: what Grafana would not say a word about, and show badly.
 func TestDashboard(t *testing.T) {
 	var d struct {

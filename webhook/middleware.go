@@ -161,9 +161,7 @@ func readAll(r io.Reader, announced, limit int64, reserve func(int64) error) ([]
 
 // answer tells the sender in a word what the log tells in full.
 func (v *Verifier) answer(w http.ResponseWriter, r *http.Request, result *Result, err error) {
-	v.often[result.Reason].Do(func() {
-		v.Log.Warn("callback not handed on", "reason", string(result.Reason), "detail", err.Error(), "status", result.Status, "sdk_app_id", result.SdkAppID, "from", r.RemoteAddr)
-	})
+	v.often[result.Reason].tell(v.Log, result.Reason, "detail", short(err.Error()), "status", result.Status, "sdk_app_id", result.SdkAppID, "from", short(r.RemoteAddr))
 	switch result.Reason {
 	case Replayed:
 		writeDone(w)

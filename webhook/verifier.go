@@ -53,7 +53,7 @@ type Options struct {
 	// Leeway has a callback pass so long after its ExpireTime, for a clock that is fast.
 	Leeway time.Duration
 
-	Log     *slog.Logger     // refusals, at most some a second of each kind; nil: none
+	Log     *slog.Logger     // refusals, at most some a second of each kind, with how many were left out; nil: none
 	Observe func(Result)     // called after each request, for metrics; nil: none
 	Now     func() time.Time // nil: time.Now
 }
@@ -63,7 +63,7 @@ type Options struct {
 type Verifier struct {
 	Options
 	room  *semaphore.Weighted
-	often map[Reason]*rate.Sometimes // keeps a flood of refusals from becoming a flood of log lines
+	often map[Reason]*often // keeps a flood of refusals from becoming a flood of log lines
 }
 
 // NewVerifier gives a Verifier. Options without Keys are a mistake, and panic.
@@ -85,9 +85,9 @@ func NewVerifier(o Options) *Verifier {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	v := &Verifier{Options: o, room: semaphore.NewWeighted(o.MaxMemory), often: map[Reason]*rate.Sometimes{}}
+	v := &Verifier{Options: o, room: semaphore.NewWeighted(o.MaxMemory), often: map[Reason]*often{}}
 	for _, r := range Reasons() {
-		v.often[r] = &rate.Sometimes{First: 20, Interval: 200 * time.Millisecond}
+		v.often[r] = &often{rate: rate.NewLimiter(rate.Every(200*time.Millisecond), 20)}
 	}
 	return v
 }

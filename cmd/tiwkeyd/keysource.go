@@ -23,7 +23,7 @@ func (p *program) loadReceiver(needs config.Needs) (*config.Config, *slog.Logger
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	log := p.logger(c)
 	tellUnused(log, c)
 	return c, log, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/rotator"
 )
 
@@ -29,13 +30,19 @@ func main() {
 type program struct {
 	stdout, stderr io.Writer
 	envFile        *config.EnvFile
+	lines          *logs.Queue // before stderr; nil: none
 
-	// What only tests set: other timing than Tencent's, an ear for the engine's events, and when
-	// a visit counts as stuck.
+	// What only tests set: other timing than Tencent's, an ear for the engine's events, when a
+	// visit counts as stuck, and how many bytes of log lines may wait.
 	adjust func(*rotator.Policy)
 	events func(rotator.Event)
 	stall  time.Duration
+	room   int
 }
+
+// lastLines is how long the end waits for who reads the log. With stopLimit it is less than the ten
+// seconds that whoever stops a daemon may wait.
+const lastLines = time.Second
 
 // main runs one command and gives the exit status.
 func (p *program) main(args []string) int {
@@ -46,7 +53,25 @@ func (p *program) main(args []string) int {
 	defer stop()
 	root := p.rootCommand()
 	root.SetArgs(args)
-	return p.exitStatus(root.ExecuteContext(ctx))
+	status := p.exitStatus(root.ExecuteContext(ctx))
+	if p.lines != nil {
+		p.lines.Close(lastLines)
+	}
+	return status
+}
+
+// heedNoReader has a command that serves neither end nor wait when nobody reads what it prints, and
+// one that changes things go on to its end. Others end as any do in a shell: `tiwkeyd status | head`.
+func (p *program) heedNoReader(command string) {
+	switch command {
+	case "run", "proxy":
+		p.lines = logs.NewQueue(p.stderr, p.room)
+		p.stderr = p.lines
+	case "rotate", "set", "enroll":
+	default:
+		return
+	}
+	signal.Ignore(syscall.SIGPIPE) // a write fails then, which is all that it has to do
 }
 
 func (p *program) rootCommand() *cobra.Command {
@@ -59,7 +84,8 @@ schedule or on demand: it writes a new key to Vault for the webhook receivers, w
 they accept it, sets it at Tencent, checks that it is in force, and retires the old one.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			p.heedNoReader(c.Name())
 			p.envFile = config.NewEnvFile(envFile)
 			if _, err := p.envFile.Apply(); err != nil {
 				return &exitError{code: exitUsage, err: err}

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	stderr := &listener{heard: make(chan struct{})}
 	p := &program{stdout: os.Stdout, stderr: stderr, adjust: faster, events: signalSelf(stderr)}
 	p.stall, _ = time.ParseDuration(os.Getenv("TEST_STALL"))
+	p.room, _ = strconv.Atoi(os.Getenv("TEST_LOG_ROOM"))
 	os.Exit(p.main(os.Args[1:]))
 }
 

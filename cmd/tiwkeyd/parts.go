@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -47,7 +47,7 @@ func (p *program) load() (*config.Config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	log := newLogger(p.stderr, c.LogLevel, c.LogJSON)
+	log := p.logger(c)
 	tellUnused(log, c)
 	return c, log, nil
 }
@@ -65,12 +65,11 @@ func tellUnused(log *slog.Logger, c *config.Config) {
 	}
 }
 
-func newLogger(out io.Writer, level slog.Level, asJSON bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(out, o))
-	}
-	return slog.New(slog.NewTextHandler(out, o))
+// logger gives the log, into which libraries write, too.
+func (p *program) logger(c *config.Config) *slog.Logger {
+	log := logs.New(p.stderr, c.LogLevel, c.LogJSON)
+	slog.SetDefault(log)
+	return log
 }
 
 // start makes the parts of what the environment says now.

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
@@ -147,7 +148,7 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ReadTimeout:  f.bodyTimeout + 20*time.Second,
 		WriteTimeout: f.bodyTimeout + webhook.DefaultRereadTimeout + f.upstreamWait + f.upstreamTimeout + 10*time.Second,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+		ErrorLog:     logs.ErrorLog(log, slog.LevelDebug, "callbacks: a connection failed")}
 	if cert != nil {
 		server.TLSConfig = &tls.Config{GetCertificate: cert.Get, MinVersion: tls.VersionTLS12}
 	}
@@ -234,7 +235,7 @@ func (f *proxyFlags) serveMetrics(cache *webhook.Cache, metrics *proxy.Metrics, 
 		}
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+		ErrorLog: logs.ErrorLog(log, slog.LevelDebug, "metrics and health: a connection failed")}
 	go func() { _ = server.Serve(listener) }()
 	return func() { _ = server.Close() }, listener.Addr().String(), nil
 }

@@ -44,6 +44,8 @@ type rig struct {
 	sender   *tiwtest.Sender
 	program  string // that start starts; "": this very one
 
+	stdout, stderr *os.File // of what start starts; nil: the test's memory
+
 	mu      sync.Mutex
 	secrets []string
 	outputs []*output
@@ -214,6 +216,12 @@ func (r *rig) startProgram(program string, args []string, env ...string) *proces
 	p := &process{output: &output{}, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Env = append(append([]string{}, r.env...), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	if r.stdout != nil {
+		p.cmd.Stdout = r.stdout
+	}
+	if r.stderr != nil {
+		p.cmd.Stderr = r.stderr
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {

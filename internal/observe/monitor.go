@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
@@ -60,7 +61,7 @@ func New(build Build) *Monitor {
 	m := &Monitor{Registry: prometheus.NewRegistry(), counts: newCounts(), calls: newCalls(), targets: map[secrets.Target]*memory{}}
 	m.counts.register(m.Registry, build)
 	m.calls.register(m.Registry)
-	m.Registry.MustRegister(standings{m}, token{m}, limits{m})
+	m.Registry.MustRegister(standings{m}, token{m}, limits{m}, logs.Lost)
 	return m
 }
 

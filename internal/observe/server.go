@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tiwkeyd/internal/logs"
 )
 
 // Handler serves /metrics, /healthz and /readyz.
@@ -97,7 +99,7 @@ func samePort(a, b string) bool {
 
 func (s *Server) serve(l net.Listener, log *slog.Logger) *front {
 	f := &front{l, &http.Server{Handler: s.Handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}
+		ErrorLog: logs.ErrorLog(log, slog.LevelDebug, "metrics and health: a connection failed")}}
 	s.group.Go(func() {
 		if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			log.Error("metrics and health are served no more", "address", l.Addr().String(), "error", err.Error())

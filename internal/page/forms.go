@@ -29,7 +29,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	back := inside(r.PostFormValue("back"))
 	refuse := func(status int, log, says string) {
-		p.Log.Warn(log, "remote", r.RemoteAddr)
+		p.refused.Warn(log, "remote", r.RemoteAddr)
 		f := p.frame(r, p.Look(), "Log in", nil)
 		f.Failed, f.Back, f.Here = says, back, "/login"
 		p.show(w, status, "login.html", f)
@@ -93,7 +93,7 @@ func (p *Page) allowed(w http.ResponseWriter, r *http.Request) bool {
 	case !in:
 		http.Error(w, "log in first: go to /login, and enter the token", http.StatusForbidden)
 	case !ours:
-		p.Log.Warn("a form without the secret of its session was sent to the status page and refused", "path", r.URL.Path, "remote", r.RemoteAddr)
+		p.refused.Warn("a form without the secret of its session was sent to the status page and refused", "path", r.URL.Path, "remote", r.RemoteAddr)
 		http.Error(w, "this form is not of your session: load the page again", http.StatusForbidden)
 	default:
 		return true

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/secrets"
 )
@@ -36,9 +37,10 @@ type Options struct {
 // Page serves the status page. It is safe for concurrent use.
 type Page struct {
 	Options
-	door   *door
-	assets assets
-	mux    http.Handler
+	refused *slog.Logger // what strangers were refused
+	door    *door
+	assets  assets
+	mux     http.Handler
 }
 
 //go:embed templates
@@ -57,7 +59,7 @@ func New(o Options) *Page {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Page{Options: o, door: newDoor(o.Token, o.Now), assets: readAssets()}
+	p := &Page{Options: o, refused: logs.Limit(o.Log), door: newDoor(o.Token, o.Now), assets: readAssets()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", p.list)
 	mux.HandleFunc("GET /target/{id}/{service}", p.target)
@@ -70,7 +72,7 @@ func New(o Options) *Page {
 	mux.HandleFunc("GET /", p.missing)
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.Log.Warn("a form of another site was sent to the status page and refused", "path", r.URL.Path, "remote", r.RemoteAddr, "origin", r.Header.Get("Origin"))
+		p.refused.Warn("a form of another site was sent to the status page and refused", "path", r.URL.Path, "remote", r.RemoteAddr, "origin", r.Header.Get("Origin"))
 		http.Error(w, "this form was sent from another site: open the status page itself", http.StatusForbidden)
 	}))
 	p.mux = guarded(origin.Handler(mux))

@@ -157,7 +157,9 @@ func TestBrokenAnswer(t *testing.T) {
 	if value(t, r.metrics, series(handled)) != "0" {
 		t.Error("it is counted as handled")
 	}
-	await(t, "it is logged", func() bool { return strings.Contains(r.log.String(), "level=WARN msg=\"httputil:") })
+	await(t, "it is logged", func() bool {
+		return strings.Contains(r.log.String(), "level=WARN msg=\"the answer of the receiver could not be handed on\" error=\"httputil:")
+	})
 }
 
 // TestErrors tells those apart that mean that nothing has come to the receiver.

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/webhook"
 )
 
@@ -41,7 +42,7 @@ func NewMetrics(cache *webhook.Cache) *Metrics {
 	for _, r := range webhook.Reasons() {
 		m.requests.WithLabelValues(string(r))
 	}
-	m.Registry.MustRegister(m.requests, m.rereads, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Registry.MustRegister(m.requests, m.rereads, m.seconds, logs.Lost, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if cache != nil {
 		m.Registry.MustRegister(keyAges{cache})
 	}

@@ -104,7 +104,7 @@ func TestLint(t *testing.T) {
 			ours = append(ours, line)
 		}
 	}
-	if n := strings.Count(text, "# HELP tiwkeyd_"); n != 6 {
+	if n := strings.Count(text, "# HELP tiwkeyd_"); n != 7 {
 		t.Errorf("%d metrics of ours", n)
 	}
 	problems, err := promlint.New(strings.NewReader(strings.Join(ours, ""))).Lint()

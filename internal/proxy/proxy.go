@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"tiwkeyd/internal/logs"
 	"tiwkeyd/webhook"
 )
 
@@ -50,11 +51,14 @@ type Options struct {
 
 // New gives the handler.
 func New(o Options) (handler http.Handler, closeIdle func()) {
+	options := o.Webhook
+	options.Log, options.Observe = o.Log, o.Metrics.observe
+	o.Log = logs.Limit(o.Log) // who has seen one callback can send it over and over
 	transport := newPatient(o)
 	reverse := &httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { rewrite(p, o.Upstream) },
 		Transport: transport,
-		ErrorLog:  slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ErrorLog:  logs.ErrorLog(o.Log, slog.LevelWarn, "the answer of the receiver could not be handed on"),
 		ModifyResponse: func(res *http.Response) error {
 			// The callback has come to the receiver. What it goes on to answer matters as long as
 			// the sender is there.
@@ -66,8 +70,6 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 			http.Error(w, "the receiver does not answer", http.StatusBadGateway)
 		},
 	}
-	options := o.Webhook
-	options.Log, options.Observe = o.Log, o.Metrics.observe
 	verified := webhook.Middleware(options)(keepAnswer(reverse))
 	return o.Metrics.time(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		verified.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, r.Context())))

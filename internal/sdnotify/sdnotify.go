@@ -6,6 +6,7 @@ package sdnotify
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -70,9 +71,23 @@ func (n *Notifier) Run(ctx context.Context) {
 	}
 }
 
+// patience is for how long systemd may leave a message unread. The library would wait for ever, and
+// with it the daemon's stop and reload.
+const patience = 500 * time.Millisecond
+
 // send leaves it at that if systemd cannot be reached: it will see by itself what is missing.
 func (n *Notifier) send(message string) {
-	if _, err := daemon.SdNotify(false, message); err != nil {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err == nil {
+		_ = conn.SetWriteDeadline(time.Now().Add(patience))
+		_, err = conn.Write([]byte(message))
+		_ = conn.Close()
+	}
+	if err != nil {
 		n.Log.Warn("systemd could not be told", "error", err.Error())
 	}
 }
