@@ -43,37 +43,50 @@ type SecretReader func(ctx context.Context, mount, path string) (map[string]any,
 // live two hours, and files and secrets change without notice.
 const keepFor = 15 * time.Minute
 
+// keepFailed is how long the others of many targets share the news that a source gave none.
+const keepFailed = time.Second
+
 // hung is when an answer of one of the SDK's providers is waited for no more.
 const hung = time.Minute
 
 // ParseCredentials reads TIWKEYD_TENCENT_CREDENTIALS:
 //
-//	auto (or empty)       env, else tke-oidc, else profile, else cvm-role
+//	auto (or empty)       env, else tke-oidc, else profile, and last cvm-role
 //	env                   TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY, TENCENTCLOUD_TOKEN
-//	profile               the SDK's file, ~/.tencentcloud/credentials
+//	profile               the file of Tencent's SDKs: TENCENTCLOUD_CREDENTIALS_FILE, else ~/.tencentcloud/credentials
 //	cvm-role              the role of the machine it runs on
 //	tke-oidc              the role of the Kubernetes service account (TKE_… variables)
 //	sts:ROLE_ARN          that role, assumed with the credential of env or profile
 //	vault:MOUNT/PATH      fields secret_id, secret_key and, if any, token of a KV v2 secret
 func ParseCredentials(spec string, env func(string) string, vault SecretReader) (Credentials, error) {
+	return parseCredentials(spec, env, vault, newMetadata().fetch)
+}
+
+func parseCredentials(spec string, env func(string) string, vault SecretReader, machine fetch) (Credentials, error) {
 	kind, arg, _ := strings.Cut(spec, ":")
 	var f fetch
 	switch kind {
 	case "", "auto":
-		f = firstOf(fromEnv(env), fromTKE(env), fromProvider(common.DefaultProfileProvider()), fromProvider(common.DefaultCvmRoleProvider()))
+		f = firstOf(fromEnv(env), fromTKE(env), fromProfile(env), func(ctx context.Context) (Credential, error) {
+			c, err := machine(ctx)
+			if err != nil {
+				err = fmt.Errorf("cvm-role, which auto tries last: %w", err)
+			}
+			return c, err
+		})
 	case "env":
 		f = fromEnv(env)
 	case "profile":
-		f = fromProvider(common.DefaultProfileProvider())
+		f = fromProfile(env)
 	case "cvm-role":
-		f = fromProvider(common.DefaultCvmRoleProvider())
+		f = machine
 	case "tke-oidc":
 		f = fromTKE(env)
 	case "sts":
 		if !strings.HasPrefix(arg, "qcs::cam::") {
 			return nil, errors.New("after sts: comes the ARN of a role, qcs::cam::uin/…:roleName/…")
 		}
-		f = fromRole(firstOf(fromEnv(env), fromProvider(common.DefaultProfileProvider())), arg)
+		f = fromRole(firstOf(fromEnv(env), fromProfile(env)), arg)
 	case "vault":
 		mount, path, ok := strings.Cut(arg, "/")
 		if !ok || mount == "" || path == "" {
@@ -104,9 +117,11 @@ type source struct {
 	name  string
 	fetch fetch
 
-	mu   sync.Mutex
-	have Credential
-	at   time.Time
+	mu     sync.Mutex
+	have   Credential
+	at     time.Time
+	failed error // of the last fetch
+	tried  time.Time
 }
 
 func (s *source) String() string { return s.name }
@@ -114,17 +129,25 @@ func (s *source) String() string { return s.name }
 func (s *source) Get(ctx context.Context) (Credential, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.at.IsZero() && time.Since(s.at) < keepFor {
+	switch {
+	case !s.at.IsZero() && time.Since(s.at) < keepFor:
 		return s.have, nil
+	case s.failed != nil && time.Since(s.tried) < keepFailed:
+		return Credential{}, s.failed
+	case ctx.Err() != nil: // it may have waited for others
+		return Credential{}, ctx.Err()
 	}
 	c, err := s.fetch(ctx)
+	if err == nil && (c.id == "" || c.key == "") {
+		err = errors.New("the SecretId or the SecretKey is empty")
+	}
 	if err != nil {
+		if ctx.Err() == nil {
+			s.failed, s.tried = err, time.Now()
+		}
 		return Credential{}, err
 	}
-	if c.id == "" || c.key == "" {
-		return Credential{}, errors.New("the SecretId or the SecretKey is empty")
-	}
-	s.have, s.at = c, time.Now()
+	s.have, s.at, s.failed = c, time.Now(), nil
 	return c, nil
 }
 
@@ -200,12 +223,7 @@ func fromProvider(p common.Provider) fetch {
 			began := time.Now()
 			current.Store(&began)
 			defer current.CompareAndSwap(&began, nil)
-			got, err := p.GetCredential()
-			if err != nil {
-				return nil, providerError(err)
-			}
-			id, key, token := got.GetCredential()
-			return Credential{id, key, token}, nil
+			return ask(p)
 		})
 		select {
 		case r := <-asked:
@@ -218,6 +236,21 @@ func fromProvider(p common.Provider) fetch {
 			return Credential{}, ctx.Err()
 		}
 	}
+}
+
+// ask has one of the SDK's providers that breaks down cost an error, and not the process.
+func ask(p common.Provider) (c Credential, err error) {
+	defer func() {
+		if recover() != nil { // which may hold what it was reading
+			c, err = Credential{}, fmt.Errorf("the SDK's %T broke down on what it found", p)
+		}
+	}()
+	got, err := p.GetCredential()
+	if err != nil {
+		return c, providerError(err)
+	}
+	id, key, token := got.GetCredential()
+	return Credential{id, key, token}, nil
 }
 
 // providerError keeps of an SDK's error what cannot hold a credential: its messages about an

@@ -90,6 +90,17 @@ func (k *checker) token(name, v string) string {
 	return v
 }
 
+// credentials are variables that are pasted, or read from a file by a shell.
+var credentials = []string{"TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID", "VAULT_K8S_ROLE", "VAULT_NAMESPACE"}
+
+// pasted refuses a value that nobody means: with a space or a line break in it, whoever it is sent to says that it is
+// wrong, or the network library that the request is. It is not quoted.
+func (k *checker) pasted(name, v string) {
+	if strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		k.fail(name, "there is a space, a line break or a character in it that is not ASCII, at the end most likely; set it without")
+	}
+}
+
 // folder checks a path in Vault.
 func (k *checker) folder(name, v string) {
 	if v == "" || path.Clean(v) != v || strings.HasPrefix(v, "..") || strings.ContainsAny(v, " \t\r\n?#%*+\\") {

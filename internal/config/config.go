@@ -129,6 +129,9 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 		return nil, fmt.Errorf("read the environment: %w", err)
 	}
 	k := &checker{}
+	for _, name := range credentials {
+		k.pasted(name, values[name])
+	}
 	c := check(&r, k, func(name string) string { return values[name] })
 	c.Unknown, c.Traces = Unknown(environ), traces(environ)
 	if len(k.errs) > 0 {

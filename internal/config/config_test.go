@@ -128,6 +128,13 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_HTTP_TOKEN=CANARY with spaces in the token", "neither an ASCII letter"},
 		{"TIWKEYD_HTTP_TOKEN=CANARY-ends-in-a-line-break\n", "neither an ASCII letter"},
 		{"TIWKEYD_HTTP_TOKEN=CANARY-größer-als-vierundzwanzig", "neither an ASCII letter"},
+		{"TENCENTCLOUD_SECRET_ID=CANARYid\n", "TENCENTCLOUD_SECRET_ID: there is a space"},
+		{"TENCENTCLOUD_SECRET_KEY=CANARYkey ", "TENCENTCLOUD_SECRET_KEY: there is a space"},
+		{"TENCENTCLOUD_TOKEN=\ufeffCANARYtoken", "TENCENTCLOUD_TOKEN: there is a space"},
+		{"VAULT_TOKEN=CANARYtoken\r\n", "VAULT_TOKEN: there is a space"},
+		{"VAULT_SECRET_ID= CANARYid", "VAULT_SECRET_ID: there is a space"},
+		{"VAULT_ROLE_ID=CANARYrole\t", "VAULT_ROLE_ID: there is a space"},
+		{"VAULT_NAMESPACE=team \n", "VAULT_NAMESPACE: there is a space"},
 		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
 		{"VAULT_TOKEN=", "no way to log in"},
 	} {
