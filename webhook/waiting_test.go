@@ -25,7 +25,9 @@ func TestRoomToWait(t *testing.T) {
 		"longer":          {Options{MaxMemory: 200 * maxBody, MaxBody: maxBody}, longer, 29, 200},
 		"many":            {Options{MaxWaiting: 40}, "", 40, 503},
 		"room for all":    {Options{}, long, 100, 200},
+		"long and many":   {Options{MaxMemory: 8 * maxBody, MaxWaiting: 100}, long, 32, 200},
 		"a short maximum": {Options{MaxBody: 100_000, MaxMemory: 1}, long, 3, 200},
+		"a shorter one":   {Options{MaxBody: 1000, MaxMemory: 1}, "", 16, 503},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
