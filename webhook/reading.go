@@ -124,10 +124,10 @@ func (a *app) urgency(r *ring) urgency {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch since := time.Now().Add(-lately); {
-	case r.vain.After(a.changed) && r.vain.After(since):
-		return flooded
-	case a.changed.After(r.vain) && a.changed.After(since):
+	case a.changed.After(since) && !a.changed.Before(r.vain):
 		return rotating
+	case r.vain.After(since):
+		return flooded
 	}
 	return quiet
 }

@@ -219,6 +219,19 @@ func TestTurns(t *testing.T) {
 	})
 }
 
+// late is a place that takes longer for one target.
+type late struct {
+	*place
+	target Target
+}
+
+func (l *late) ReadKeys(ctx context.Context, t Target) (Keys, error) {
+	if t == l.target {
+		time.Sleep(300 * time.Millisecond)
+	}
+	return l.place.ReadKeys(ctx, t)
+}
+
 // TestUrgency: what a target's readings on demand have come to tells how urgent the next is.
 func TestUrgency(t *testing.T) {
 	t.Parallel()
@@ -226,7 +239,7 @@ func TestUrgency(t *testing.T) {
 		p := newPlace("one")
 		record := Target{SdkAppID: testApp, Service: secrets.OnlineRecord}
 		p.put(record, "record")
-		c := NewCache(t.Context(), p, CacheOptions{Every: time.Minute}, testTarget, record)
+		c := NewCache(t.Context(), &late{p, testTarget}, CacheOptions{Every: time.Minute}, testTarget, record)
 		defer c.Close()
 		a := c.apps[testApp]
 		at := func(what string, push, recorded urgency) {
@@ -245,7 +258,7 @@ func TestUrgency(t *testing.T) {
 		p.put(record, "record", "pending")
 		time.Sleep(time.Second)
 		ask()
-		at("a new key", rotating, rotating) // whichever was read first
+		at("a new key", rotating, rotating) // the reading of the other one, which ended later, was not in vain
 		time.Sleep(time.Second)
 		ask()
 		at("in vain since", flooded, flooded)
