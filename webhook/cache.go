@@ -3,14 +3,12 @@ package webhook
 import (
 	"context"
 	"errors"
-	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // inFlight is how long callbacks that were sent unsigned may still come in after the
@@ -31,14 +29,16 @@ type CacheOptions struct {
 // last good keys stay in use; Status tells how old they are. A key that a reading of a target gave
 // in Keys.Revoked is refused for that target from then on.
 type Cache struct {
-	reader  Reader
-	every   time.Duration
-	log     *slog.Logger
-	apps    map[int64]*app
-	rereads *rate.Limiter // of all applications together
-	closed  <-chan struct{}
-	cancel  context.CancelFunc
-	group   sync.WaitGroup
+	reader Reader
+	every  time.Duration
+	log    *slog.Logger
+	apps   map[int64]*app
+	all    []*app
+	seed   maphash.Seed
+	turns  *turns // of all applications together
+	closed <-chan struct{}
+	cancel context.CancelFunc
+	group  sync.WaitGroup
 }
 
 // app is one application's part of a Cache.
@@ -49,6 +49,7 @@ type app struct {
 	rings         []*ring
 	more          chan struct{} // closed when the next reading is done
 	unsignedUntil time.Time
+	changed       time.Time // when a reading last gave other keys than the one before
 }
 
 // NewCache gives a Cache that reads at once and goes on until ctx ends or Close is called. It
@@ -59,21 +60,23 @@ func NewCache(ctx context.Context, reader Reader, o CacheOptions, targets ...Tar
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Every <= 0 {
-		o.Every = max(DefaultEvery, time.Duration(len(targets))*time.Second/readsPerSecond)
+		o.Every = EveryFor(len(targets))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Cache{reader: reader, every: o.Every, log: o.Log, apps: map[int64]*app{}, cancel: cancel, closed: ctx.Done(),
-		rereads: rate.NewLimiter(rereadsPerSecond, rereadsPerSecond)}
+		seed: maphash.MakeSeed(), turns: newTurns()}
+	c.group.Go(func() { c.turns.give(ctx) })
 	for _, t := range targets {
 		a := c.apps[t.SdkAppID]
 		if a == nil {
 			a = &app{more: make(chan struct{})}
 			a.held.Store(&Keys{SdkAppID: t.SdkAppID})
 			c.apps[t.SdkAppID] = a
+			c.all = append(c.all, a)
 		}
 		a.rings = append(a.rings, &ring{target: t, demand: make(chan struct{}, 1), patience: leastPatience, told: map[string]bool{}})
 	}
-	for _, a := range c.apps {
+	for _, a := range c.all {
 		for _, r := range a.rings {
 			c.group.Go(func() { c.keep(ctx, a, r) })
 		}
@@ -98,24 +101,30 @@ func (c *Cache) Keys(sdkAppID int64) (Keys, bool) {
 
 var errClosed = errors.New("the keys are not read any more: the Cache was closed before the server had shut down")
 
-// Reread waits for readings that begin after the call.
+// Reread waits for readings that begin after the call. Those of another application stand in for
+// one that is not served, always the same: whichever waits with an id, one of all is served.
 func (c *Cache) Reread(ctx context.Context, sdkAppID int64, enough func(Keys) bool) (Keys, error) {
-	a, ok := c.apps[sdkAppID]
-	if !ok {
-		return Keys{}, fmt.Errorf("SdkAppId %d is not served", sdkAppID)
+	if a, served := c.apps[sdkAppID]; served {
+		return c.reread(ctx, a, enough)
 	}
+	if len(c.all) == 0 {
+		return Keys{}, nil
+	}
+	_, err := c.reread(ctx, c.all[maphash.Comparable(c.seed, sdkAppID)%uint64(len(c.all))], func(Keys) bool { return false })
+	return Keys{}, err
+}
+
+func (c *Cache) reread(ctx context.Context, a *app, enough func(Keys) bool) (Keys, error) {
 	a.mu.Lock()
 	before := make([]int, len(a.rings))
 	for i, r := range a.rings {
 		before[i] = r.begun
-	}
-	a.mu.Unlock()
-	for _, r := range a.rings {
-		select {
-		case r.demand <- struct{}{}:
-		default: // somebody has asked already
+		if r.demanded.IsZero() {
+			r.demanded = time.Now()
+			r.demand <- struct{}{}
 		}
 	}
+	a.mu.Unlock()
 	for {
 		a.mu.Lock()
 		held, more := *a.held.Load(), a.more
@@ -137,7 +146,7 @@ func (c *Cache) Reread(ctx context.Context, sdkAppID int64, enough func(Keys) bo
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return held, errors.Join(append(errs, ctx.Err())...)
+			return held, errors.Join(append(errs, context.Cause(ctx))...)
 		case <-c.closed:
 			return held, errClosed
 		}

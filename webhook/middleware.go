@@ -169,5 +169,5 @@ func (v *Verifier) answer(w http.ResponseWriter, r *http.Request, result *Result
 	case Undecided:
 		w.Header().Set("Retry-After", "1")
 	}
-	http.Error(w, string(result.Reason), result.Status)
+	http.Error(w, result.Reason.answer(), result.Status)
 }

@@ -330,7 +330,7 @@ func TestUndecided(t *testing.T) {
 		p.change(func() { p.away = errAway })
 		time.Sleep(3 * time.Second)
 		r := &Refusal{}
-		if _, err := NewVerifier(Options{Keys: c, RereadTimeout: time.Second}).again(t.Context(), &Callback{SdkAppID: testApp, ExpireTime: 1, Signed: true}, time.Unix(1, 0)); !errors.As(err, &r) || !errors.Is(err, errAway) {
+		if _, err := NewVerifier(Options{Keys: c, RereadTimeout: time.Second}).again(t.Context(), &Callback{SdkAppID: testApp, ExpireTime: 1, Signed: true}, nil, time.Unix(1, 0)); !errors.As(err, &r) || !errors.Is(err, errAway) {
 			t.Errorf("the cause: %v", err)
 		}
 	})

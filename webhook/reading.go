@@ -32,6 +32,17 @@ const (
 	newestKept = time.Hour
 )
 
+// EveryFor is how often a Cache of so many targets reads each of them, whatever is demanded.
+func EveryFor(targets int) time.Duration {
+	return max(DefaultEvery, time.Duration(targets)*time.Second/readsPerSecond)
+}
+
+// SureTargets is for how many targets each has its turn to be read on demand before a callback
+// that waits for it is given up, whatever comes in. Of more than these, a flood of forged
+// callbacks may have genuine ones answered 503 that are signed with a key which came into force
+// sooner after it was written than EveryFor.
+const SureTargets = int((DefaultRereadTimeout - time.Second) / time.Second * rereadsPerSecond)
+
 // ring is one target's keys.
 type ring struct {
 	target   Target
@@ -39,8 +50,10 @@ type ring struct {
 	patience time.Duration // for the next reading
 
 	// Guarded by app.mu.
-	begun    int // readings begun
-	answered int // the last of them that told what there is
+	demanded time.Time // when a reading was asked for that has not begun; zero: none is
+	vain     time.Time // when a reading that was asked for last changed nothing
+	begun    int       // readings begun
+	answered int       // the last of them that told what there is
 	keys     Keys
 	readAt   time.Time // when the reading that gave keys began; zero: never
 	newest   Keys      // the newest version that was read
@@ -96,8 +109,8 @@ func (c *Cache) keep(ctx context.Context, a *app, r *ring) {
 			pause += rand.N(c.every)
 		}
 		if waitUntil(ctx, began.Add(pause), r.demand) {
+			c.turns.await(ctx, a.urgency(r), began.Add(pause)) // it puts off no reading that is due
 			waitUntil(ctx, began.Add(min(c.every, rereadPause)), nil)
-			c.awaitTurn(ctx, began.Add(pause))
 		}
 		if ctx.Err() != nil {
 			return
@@ -106,15 +119,17 @@ func (c *Cache) keep(ctx context.Context, a *app, r *ring) {
 	}
 }
 
-// awaitTurn keeps the pace of the readings on demand, but puts off no reading that is due.
-func (c *Cache) awaitTurn(ctx context.Context, due time.Time) {
-	turn := c.rereads.Reserve()
-	if at := time.Now().Add(turn.Delay()); at.Before(due) {
-		waitUntil(ctx, at, nil)
-		return
+// urgency tells how urgent a reading on demand is, from what became of those before.
+func (a *app) urgency(r *ring) urgency {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch since := time.Now().Add(-lately); {
+	case a.changed.After(since) && !a.changed.Before(r.vain):
+		return rotating
+	case r.vain.After(since):
+		return flooded
 	}
-	turn.Cancel()
-	waitUntil(ctx, due, nil)
+	return quiet
 }
 
 // waitUntil waits for a time, for ctx to end, or for a demand, and reports whether it was that.
@@ -138,6 +153,12 @@ func waitUntil(ctx context.Context, at time.Time, demand <-chan struct{}) (deman
 func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 	a.mu.Lock()
 	r.begun++
+	demanded := r.demanded
+	r.demanded = time.Time{}
+	select {
+	case <-r.demand: // this reading is what it asks for
+	default:
+	}
 	a.mu.Unlock()
 	began := time.Now()
 	call, cancel := context.WithTimeout(ctx, r.patience)
@@ -171,6 +192,12 @@ func (c *Cache) read(ctx context.Context, a *app, r *ring) (ok bool) {
 		c.tell(r, keys, read, err)
 	}
 	r.err = err
+	switch {
+	case err == nil && !slices.EqualFunc(keys.Accept, r.keys.Accept, Key.Equal):
+		a.changed = time.Now()
+	case demanded.After(a.changed): // else what was asked about may be another service's change
+		r.vain = time.Now()
+	}
 	if err == nil {
 		r.keys, r.readAt = keys, began
 	} else {

@@ -53,6 +53,15 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
+// answer is what the sender is told. Why one is not let pass, and so which applications are served,
+// is for the log alone.
+func (r Reason) answer() string {
+	if r.status() == http.StatusUnauthorized {
+		return "callback refused"
+	}
+	return string(r)
+}
+
 // status is the HTTP status that answers each reason. Replayed callbacks have been taken
 // care of, so their sender is told what it was told the first time.
 func (r Reason) status() int {

@@ -32,8 +32,14 @@ type Options struct {
 
 	// MaxBody is the longest body that is read; 0 means DefaultMaxBody. MaxMemory is what all
 	// bodies longer than SmallBody may take together; 0 means DefaultMaxMemory. Who comes when
-	// there is no room waits, for as long as a body may take.
+	// there is no room waits, for as long as a body may take. Callbacks that wait for the keys to
+	// be read once more take a quarter of MaxMemory at most, whatever their length. One that finds
+	// no room to wait is answered 503 at once, and the keys are read all the same.
 	MaxBody, MaxMemory int64
+
+	// MaxWaiting is how many callbacks may wait for the keys to be read once more; 0 means as many
+	// as there is memory for. Each holds a connection: leave some to those that need not wait.
+	MaxWaiting int
 
 	// BodyTimeout is how long a body may take to come; 0 means DefaultBodyTimeout. It needs
 	// a http.ResponseWriter that http.ResponseController can set deadlines on, as the
@@ -63,6 +69,7 @@ type Options struct {
 type Verifier struct {
 	Options
 	room  *semaphore.Weighted
+	waits *waits
 	often map[Reason]*often // keeps a flood of refusals from becoming a flood of log lines
 }
 
@@ -85,7 +92,7 @@ func NewVerifier(o Options) *Verifier {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	v := &Verifier{Options: o, room: semaphore.NewWeighted(o.MaxMemory), often: map[Reason]*often{}}
+	v := &Verifier{Options: o, room: semaphore.NewWeighted(o.MaxMemory), waits: newWaits(&o), often: map[Reason]*often{}}
 	for _, r := range Reasons() {
 		v.often[r] = &often{rate: rate.NewLimiter(rate.Every(200*time.Millisecond), 20)}
 	}
@@ -115,13 +122,17 @@ func (v *Verifier) judge(ctx context.Context, body []byte, came time.Time, resul
 	result.SdkAppID = c.SdkAppID
 	keys, served := v.Keys.Keys(c.SdkAppID)
 	if !served {
-		return nil, refuse(WrongApplication, "SdkAppId %d is not served here", c.SdkAppID)
+		// Neither the answer nor its time tells which are: only the log does.
+		keys = Keys{SdkAppID: c.SdkAppID}
 	}
 	at := came.Add(-v.Leeway)
 	id, err := v.verify(&c, keys, at)
 	if v.mayBeNew(err) {
-		result.Reread = true
-		id, err = v.again(ctx, &c, at)
+		result.Reread = served
+		id, err = v.again(ctx, &c, body, at)
+	}
+	if !served && ReasonOf(err) != Undecided {
+		err = refuse(WrongApplication, "SdkAppId %d is not served here", c.SdkAppID)
 	}
 	if err != nil {
 		return nil, err
@@ -147,9 +158,16 @@ func (v *Verifier) mayBeNew(err error) bool {
 
 // again verifies with keys that were read after the callback came in. If they cannot be read,
 // nobody knows whether it is genuine.
-func (v *Verifier) again(ctx context.Context, c *Callback, at time.Time) (string, error) {
+func (v *Verifier) again(ctx context.Context, c *Callback, body []byte, at time.Time) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, v.RereadTimeout)
 	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	if leave, err := v.waits.enter(body); err == nil {
+		defer leave()
+	} else {
+		giveUp(err) // it only asks: the sender's next try finds the keys
+	}
 	keys, readErr := v.Keys.Reread(ctx, c.SdkAppID, func(k Keys) bool {
 		_, err := v.verify(c, k, at)
 		return err == nil

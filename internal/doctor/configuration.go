@@ -11,6 +11,7 @@ import (
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
+	"tiwkeyd/webhook"
 )
 
 // Configure reads the configuration and reports all that is wrong with it. It gives nil if
@@ -157,4 +158,8 @@ func (e *examination) receivers() {
 		f.What = fmt.Sprintf("TIWKEYD_PROPAGATION is %s: a receiver behind a Vault Agent sees a change up to %s late, and would refuse genuine callbacks", p, agentLag)
 	}
 	e.report(f)
+	if n := len(e.Config.Targets); n > webhook.SureTargets && p < webhook.EveryFor(n) {
+		e.report(Finding{Check: Receivers, Status: Warn, Mend: fmt.Sprintf("set TIWKEYD_PROPAGATION to %s or more, in which `tiwkeyd proxy` reads each keyring anyhow", webhook.EveryFor(n)),
+			What: fmt.Sprintf("TIWKEYD_PROPAGATION is %s, and there are %d targets: while somebody floods `tiwkeyd proxy` with forged callbacks for more than %d of them, genuine ones with a new key may be answered 503", p, n, webhook.SureTargets)})
+	}
 }
