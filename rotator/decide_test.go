@@ -117,6 +117,10 @@ func TestDecide(t *testing.T) {
 		{"due, forbidden to look", set(settled(), func(c *situation) { c.w.Due, c.o.Sight = minute(0), Forbidden }), StepStage, time.Time{}},
 		{"first key", first(), StepStage, time.Time{}},
 		{"no key yet, a key was seen once, and the look forgotten", set(first(), func(c *situation) { c.w.Due, c.o.Sight, c.o.Key = minute(100), Unseen, keyF }), StepObserve, minute(100)},
+		{"no current key, and an old one whose time is over", set(first(), func(c *situation) {
+			c.s.Keyring.Keys, c.w.Due = []Entry{{Key: keyV, State: Previous, ActivatedAt: minute(-900), AcceptUntil: minute(-100)}}, time.Time{}
+		}), StepWait, minute(10)},
+		{"the pending key was seen in force, and the look forgotten", set(pending(), func(c *situation) { c.o.Sight, c.o.Key = Unseen, keyP }), StepObserve, time.Time{}},
 		{"failed before, too early", set(settled(), func(c *situation) { c.w.Due, c.s.Keyring.Rotation = minute(-5), &Rotation{RetryAt: minute(4)} }), StepWait, minute(4)},
 		{"failed before, asked", set(settled(), func(c *situation) { c.w.Asked, c.s.Keyring.Rotation = ByCommand, &Rotation{RetryAt: minute(4)} }), StepStage, time.Time{}},
 		{"failed before, time to retry", set(settled(), func(c *situation) { c.s.Keyring.Rotation = &Rotation{RetryAt: minute(0)} }), StepStage, time.Time{}},

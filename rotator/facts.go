@@ -22,12 +22,12 @@ func Phases() []Phase {
 }
 
 // PhaseOf is the phase of the target whose keyring was read, or found not to be there; ready is when every
-// receiver accepts its pending key, if it has one.
+// receiver accepts its pending key; zero: it has none.
 func PhaseOf(k *Keyring, ready, now time.Time) Phase {
 	switch {
 	case k == nil:
 		return Unadopted
-	case k.Pending() != nil && now.Before(ready):
+	case now.Before(ready):
 		return Waiting
 	case k.Pending() != nil:
 		return Pushing
