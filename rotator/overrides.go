@@ -35,6 +35,9 @@ func (o *Overrides) isZero() bool {
 // With is k with other overrides, for a Store to write.
 func (k *Keyring) With(o Overrides) *Keyring {
 	n := k.Clone()
+	if k.Edited {
+		n = k.Again()
+	}
 	n.Revision = "" // the Store gives it one
 	if k.Overrides != nil {
 		o.Unknown = k.Overrides.Unknown
@@ -43,8 +46,15 @@ func (k *Keyring) With(o Overrides) *Keyring {
 	if o.isZero() {
 		n.Overrides = nil
 	}
-	if e := n.Pending(); e != nil && k.Edited {
-		e.Renewed++ // it can be read only now, as by restored
+	return n
+}
+
+// Again is k to be written over a version that receivers may have read and that had other keys: they get their time for
+// the pending key from when this can be read, on every replica, also on one that never saw that version.
+func (k *Keyring) Again() *Keyring {
+	n := k.Clone()
+	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
+		e.Renewed++
 	}
 	return n
 }

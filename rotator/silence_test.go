@@ -47,7 +47,7 @@ func TestStoreSilence(t *testing.T) {
 			t.Errorf("%s: broken is %v", name, got)
 		}
 		for _, answered := range []moment{tr.answered, e.silences.last} {
-			if answered.wall.After(began.wall.Add(slowAnswer)) || answered.steady > began.steady+slowAnswer {
+			if answered.wall.After(began.wall.Add(slowAnswer)) || answered.steady > began.steady+slowAnswer || answered.steady > now.steady || answered.wall.After(now.wall) {
 				t.Errorf("%s: the store is taken to have answered at %v of a call from %v to %v", name, answered, began, now)
 			}
 		}

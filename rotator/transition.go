@@ -48,15 +48,13 @@ func (k *Keyring) replaceCurrent(acceptUntil time.Time) {
 	}
 }
 
-// restored is k as it is: what receivers read is made from its keys anew. They get their time for the
-// pending key from when this can be read, on every replica, also on one that never saw the change.
+// restored is k again: what receivers read is made from its keys anew.
 func (k *Keyring) restored(now time.Time, p *Policy) *Keyring {
-	n := k.Clone()
+	n := k.Again()
 	if e := n.Pending(); e != nil && n.Rotation.Reason != ByRevoke {
 		wait := p.propagation(e)
 		e.CreatedAt = later(e.CreatedAt, now)
 		e.PushAfter = e.CreatedAt.Add(wait)
-		e.Renewed++
 	}
 	return n
 }

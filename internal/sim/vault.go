@@ -24,7 +24,7 @@ type version struct {
 	k      *rotator.Keyring
 	number int64
 	from   time.Time
-	undone bool // another one is put back in its place at once
+	undone bool // another one is put back in its place at once, and it is nobody's fault who cannot use it
 }
 
 // span is a spell in which nobody could read; to is zero while it lasts.
@@ -206,10 +206,11 @@ func (s store) Write(_ context.Context, _ secrets.Target, k *rotator.Keyring, ca
 			return 0, errAway // it is assumed that it does not arrive so late
 		case !w.single:
 			w.say("%s writes over a keyring that was made anew, and puts it back", s.r.name)
-			w.undoing = true
+			// A key in force that one of the two does not have is a foreign one, or Tencent lied to who adopted it.
+			w.undoing = k.Lookup(w.tencent.inForce) == nil || was.Keyring.Lookup(w.tencent.inForce) == nil
 			w.named("the store of "+s.r.name, k)
 			w.undoing = false
-			w.named("the store of "+s.r.name, was.Keyring)
+			w.named("the store of "+s.r.name, was.Keyring.Again())
 			return 0, rotator.ErrAnotherLife
 		}
 	}

@@ -240,8 +240,8 @@ func (w *World) check() {
 	}
 	for i := len(versions) - 1; i >= 0; i-- {
 		v := versions[i]
-		if v.k.Edited || (v.undone && !w.has(Midway)) {
-			// what an editor made of it is not ours to answer for, nor is a write that was undone at once
+		if v.k.Edited || v.undone {
+			// what an editor made of it is not ours to answer for, nor is a foreign key that was adopted and undone at once
 		} else if t.inForce.IsZero() {
 			if !v.k.AcceptUnsigned {
 				return // deleted by hand

@@ -256,7 +256,7 @@ func (s *Store) continued(ctx context.Context, t secrets.Target, k *rotator.Keyr
 	if got.Content == nil || err != nil || k.Continues(was) {
 		return nil
 	}
-	if was, err = was.Revised(nil); err == nil {
+	if was, err = was.Again().Revised(nil); err == nil {
 		_, err = s.put(ctx, t, was, version+1)
 	}
 	if err != nil {
