@@ -254,6 +254,11 @@ func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(secret
 			if k.Life = life; life == "" {
 				k.Revision = "as it is" // else the Store would give it a life
 			}
+			if life == "second" {
+				at := k.Keys[0].CreatedAt
+				k.Keys = append(k.Keys, rotator.Entry{Key: secrets.NewKey("pending", "value-pending"), State: rotator.Pending, CreatedAt: at, PushAfter: at})
+				k.Rotation = &rotator.Rotation{ID: "r", Reason: rotator.BySchedule, StartedAt: at}
+			}
 			if _, err := s.Write(t.Context(), target, k, version); err != nil {
 				t.Fatalf("write version %d of life %q: %v", version+1, life, err)
 			}
@@ -272,6 +277,10 @@ func Lives(t *testing.T, open func(*testing.T) rotator.Store, remove func(secret
 	now, err := s.Read(t.Context(), target)
 	if err != nil || now.Keyring.Life != "second" || now.Keyring.CallbackKey().ID() != "id2" {
 		t.Fatalf("after it: %+v, %v", now.Keyring, err)
+	}
+	// Receivers may have read what was written by mistake: they get their time for the pending key anew.
+	if p := now.Keyring.Pending(); (p.Renewed == 1) != (now.Version > 3) {
+		t.Errorf("version %d: the pending key was renewed %d times", now.Version, p.Renewed)
 	}
 	write("second", now.Version, now.Version+1) // it goes on
 	remove(target)
