@@ -32,6 +32,8 @@ type program struct {
 	envFile        *config.EnvFile
 	lines          *logs.Queue // before stderr; nil: none
 
+	hangups, demands chan os.Signal // SIGHUP and SIGUSR1, for `run`
+
 	// What only tests set: other timing than Tencent's, an ear for the engine's events, when a
 	// visit counts as stuck, and how many bytes of log lines may wait.
 	adjust func(*rotator.Policy)
@@ -46,6 +48,9 @@ const lastLines = time.Second
 
 // main runs one command and gives the exit status.
 func (p *program) main(args []string) int {
+	p.hangups, p.demands = make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(p.hangups, syscall.SIGHUP) // first of all: it ends whoever does not listen yet
+	signal.Notify(p.demands, syscall.SIGUSR1)
 	if err := keepOutOfCoreDumps(); err != nil {
 		fmt.Fprintf(p.stderr, "tiwkeyd: core dumps, which would hold keys, could not be turned off: %v\n", err)
 	}
@@ -63,6 +68,9 @@ func (p *program) main(args []string) int {
 // heedNoReader has a command that serves neither end nor wait when nobody reads what it prints, and
 // one that changes things go on to its end. Others end as any do in a shell: `tiwkeyd status | head`.
 func (p *program) heedNoReader(command string) {
+	if command != "run" {
+		p.unheard()
+	}
 	switch command {
 	case "run", "proxy":
 		p.lines = logs.NewQueue(p.stderr, p.room)
@@ -72,6 +80,16 @@ func (p *program) heedNoReader(command string) {
 		return
 	}
 	signal.Ignore(syscall.SIGPIPE) // a write fails then, which is all that it has to do
+}
+
+// unheard has SIGHUP and SIGUSR1 do what they do to any other command, also those that have come already.
+func (p *program) unheard() {
+	signal.Reset(syscall.SIGHUP, syscall.SIGUSR1)
+	for sig, came := range map[syscall.Signal]chan os.Signal{syscall.SIGHUP: p.hangups, syscall.SIGUSR1: p.demands} {
+		if len(came) > 0 {
+			_ = syscall.Kill(os.Getpid(), sig)
+		}
+	}
 }
 
 func (p *program) rootCommand() *cobra.Command {

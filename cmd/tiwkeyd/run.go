@@ -5,10 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,12 +39,6 @@ Variables:
 
 // run serves one configuration after the other.
 func (p *program) run(ctx context.Context) error {
-	hangups, demands := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	signal.Notify(demands, syscall.SIGUSR1)
-	defer signal.Stop(hangups)
-	defer signal.Stop(demands)
-
 	ps, err := p.start()
 	if err != nil {
 		return err
@@ -59,7 +51,7 @@ func (p *program) run(ctx context.Context) error {
 	defer w.close()
 	w.group.Go(w.modest)
 	for err == nil && ps != nil {
-		ps, err = p.serve(ctx, ps, w, hangups, demands)
+		ps, err = p.serve(ctx, ps, w, p.hangups, p.demands)
 	}
 	return err
 }
