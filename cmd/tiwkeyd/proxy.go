@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/hostguard"
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
@@ -233,7 +234,7 @@ func (f *proxyFlags) serveMetrics(cache *webhook.Cache, metrics *proxy.Metrics, 
 			fmt.Fprintln(w, "ok")
 		}
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
+	server := &http.Server{Handler: hostguard.Handler(mux, nil), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	go func() { _ = server.Serve(listener) }()
 	return func() { _ = server.Close() }, listener.Addr().String(), nil

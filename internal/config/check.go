@@ -91,6 +91,20 @@ func (k *checker) token(name, v string) string {
 	return v
 }
 
+// site checks the URL of all of a web site; the empty text is none. It is not quoted: there may
+// be a password in it.
+func (k *checker) site(name, v string) *url.URL {
+	if v == "" {
+		return nil
+	}
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) || strings.Trim(u.Path, "/") != "" {
+		k.fail(name, "it is not a URL of the form https://HOST, without a path")
+		return nil
+	}
+	return u
+}
+
 // collector checks where traces go. The library would send them elsewhere if it could not
 // read it. It is not quoted: there may be a password in it.
 func (k *checker) collector(name, v string) {

@@ -124,6 +124,14 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_HTTP_TOKEN=CANARY with spaces in the token", "neither an ASCII letter"},
 		{"TIWKEYD_HTTP_TOKEN=CANARY-ends-in-a-line-break\n", "neither an ASCII letter"},
 		{"TIWKEYD_HTTP_TOKEN=CANARY-größer-als-vierundzwanzig", "neither an ASCII letter"},
+		{"TIWKEYD_HTTP_URL=keys.example", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://:443", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=ftp://keys.example", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://u:CANARYpw@keys.example", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://keys.example/tiw", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://keys.example?x", "https://HOST"},
+		{"TIWKEYD_HTTP_URL=https://keys.example/#x", "https://HOST"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "OTEL_EXPORTER_OTLP_ENDPOINT: it is not a URL"},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://", "OTEL_EXPORTER_OTLP_ENDPOINT: it is not a URL"},
 		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://u:CANARYpw@collector:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: it is not a URL"},
@@ -179,6 +187,7 @@ func TestGoodInputs(t *testing.T) {
 		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_GRACE=11900h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
 		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example/otlp", "TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469",
+		"TIWKEYD_HTTP_URL=", "TIWKEYD_HTTP_URL=https://keys.example", "TIWKEYD_HTTP_URL=https://keys.example:8443/", "TIWKEYD_HTTP_URL=http://[::1]:80",
 		"TIWKEYD_HTTP_TOKEN=", "TIWKEYD_HTTP_TOKEN=0123456789abcdef0123456+", "TIWKEYD_HTTP_TOKEN=" + strings.Repeat("x", 1000)} {
 		if _, err := Load(good(set)); err != nil {
 			t.Errorf("%s: %v", set, err)
