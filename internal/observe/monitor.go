@@ -23,6 +23,12 @@ type Monitor struct {
 	calls    *calls
 	reads    reads
 
+	// What is made of all targets for who asks.
+	views   kept[view]
+	lates   kept[error]
+	reports kept[Report]
+	metrics kept[prometheus.Gatherer]
+
 	mu       sync.Mutex
 	served   Served
 	targets  map[secrets.Target]*memory
@@ -139,8 +145,10 @@ type view struct {
 	memory    map[secrets.Target]memory
 }
 
-// look takes a picture, in the order of the configuration.
-func (m *Monitor) look() view {
+// look gives a picture, in the order of the configuration.
+func (m *Monitor) look() view { return m.views.get(m, m.take) }
+
+func (m *Monitor) take() view {
 	m.mu.Lock()
 	v := view{Served: m.served, memory: make(map[secrets.Target]memory, len(m.targets))}
 	for t, of := range m.targets {

@@ -11,16 +11,24 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Handler serves /metrics, /healthz and /readyz.
 func (m *Monitor) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		gathered := m.metrics.get(m, func() prometheus.Gatherer { return prometheus.GathererFunc(hold(m.Registry.Gather())) })
+		promhttp.HandlerFor(gathered, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET /healthz", answer(m.Alive))
 	mux.HandleFunc("GET /readyz", answer(m.Ready))
 	return mux
+}
+
+func hold[T any](v T, err error) func() (T, error) {
+	return func() (T, error) { return v, err }
 }
 
 func answer(check func() error) http.HandlerFunc {

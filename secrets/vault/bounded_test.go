@@ -30,16 +30,16 @@ func TestTooLong(t *testing.T) {
 		names      string // in the error
 		ask        func(s *Store) error
 	}{
-		{"a keyring", "/v1/secret/data/", "read secret/tiw/1400000001", func(s *Store) error { _, err := s.Read(t.Context(), target); return err }},
-		{"a version", "/v1/secret/data/", "read secret/tiw/1400000001", func(s *Store) error { _, err := s.Secret(t.Context(), target, 3); return err }},
-		{"a write", "/v1/secret/data/", "write secret/tiw/1400000001", func(s *Store) error {
+		{"a keyring", "/v1/secret/data/", "read secret/tiw/" + target.String(), func(s *Store) error { _, err := s.Read(t.Context(), target); return err }},
+		{"a version", "/v1/secret/data/", "read secret/tiw/" + target.String(), func(s *Store) error { _, err := s.Secret(t.Context(), target, 3); return err }},
+		{"a write", "/v1/secret/data/", "write secret/tiw/" + target.String(), func(s *Store) error {
 			_, err := s.put(t.Context(), target, ring, 0)
 			return err
 		}},
-		{"destroyed versions", "/v1/secret/destroy/", "destroy/tiw/1400000001", func(s *Store) error { return s.Purge(t.Context(), target, 3) }},
+		{"destroyed versions", "/v1/secret/destroy/", "destroy/tiw/" + target.String(), func(s *Store) error { return s.Purge(t.Context(), target, 3) }},
 		{"a list", "/v1/secret/metadata/tiw", "list secret/metadata/tiw", func(s *Store) error { _, _, err := s.Targets(t.Context(), nil); return err }},
 		{"metadata", "/v1/secret/metadata/", "", func(s *Store) error { _, _, err := s.keeps(t.Context(), "metadata/"+s.path(target)); return err }},
-		{"the mount", "/v1/sys/internal/ui/mounts/", "read secret/tiw/1400000001", func(s *Store) error { _, err := s.Read(t.Context(), target); return err }},
+		{"the mount", "/v1/sys/internal/ui/mounts/", "read secret/tiw/" + target.String(), func(s *Store) error { _, err := s.Read(t.Context(), target); return err }},
 		{"a credential", "/v1/secret/data/tencent", "read secret/", func(s *Store) error { _, err := s.ReadSecret(t.Context(), "secret", "tencent"); return err }},
 		{"the health", "/v1/sys/health", "health", func(s *Store) error { _, err := s.Health(t.Context()); return err }},
 		{"the token", "/v1/auth/token/lookup-self", "look up the token", func(s *Store) error { _, err := s.LookUpToken(t.Context()); return err }},
