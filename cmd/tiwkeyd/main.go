@@ -27,7 +27,7 @@ func main() {
 	os.Exit(p.main(os.Args[1:]))
 }
 
-// maxAnswer is how much is read of an HTTP answer where nothing else is said.
+// maxAnswer is how much is read of an HTTP answer, or of a file, where nothing else is said.
 const maxAnswer = 1 << 20
 
 // program is the command line with what it is given from outside.

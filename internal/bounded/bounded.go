@@ -1,12 +1,27 @@
-// Package bounded reads no more of an HTTP answer than it may have. Libraries take all of an answer
-// into memory, several times over, whoever gives it.
+// Package bounded reads no more of an HTTP answer, or of a file, than it may have. Libraries take all
+// of an answer into memory, several times over, whoever gives it.
 package bounded
 
 import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 )
+
+// File reads a file of at most so many bytes.
+func File(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	content, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(content)) > most {
+		err = fmt.Errorf("%s is larger than %d bytes", path, most)
+	}
+	return content, err
+}
 
 // TooLong is the error of an answer that has more than so many bytes, unpacked.
 type TooLong int64

@@ -6,10 +6,27 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
 )
+
+func TestFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if _, err := File(path, 10); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	for size, good := range map[int]bool{0: true, 10: true, 11: false, 1000: false} {
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := File(path, 10); (err == nil) != good || len(got) > 11 || good && len(got) != size || !good && !strings.Contains(err.Error(), path) {
+			t.Errorf("%d bytes: %d, %v", size, len(got), err)
+		}
+	}
+}
 
 // TestTransport has answers around the limit, told of before or not, packed or not. What is longer
 // gives an error and no more than the limit, however often it is read.
