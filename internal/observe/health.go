@@ -90,7 +90,7 @@ func (m *Monitor) Ready() error {
 	if !listed {
 		return errors.New("the store was not listed yet")
 	}
-	return m.lates.get(m, func() error { return m.look().overdue(time.Now()) })
+	return m.lates.Get(m.count(), func() error { return m.look().overdue(time.Now()) })
 }
 
 // Met reports whether every target was dealt with at least once, be it in vain.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tiwkeyd/internal/kept"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
@@ -24,10 +25,9 @@ type Monitor struct {
 	reads    reads
 
 	// What is made of all targets for who asks.
-	views   kept[view]
-	lates   kept[error]
-	reports kept[Report]
-	metrics kept[prometheus.Gatherer]
+	views   kept.Value[view]
+	lates   kept.Value[error]
+	reports kept.Value[Report]
 
 	mu       sync.Mutex
 	served   Served
@@ -146,7 +146,14 @@ type view struct {
 }
 
 // look gives a picture, in the order of the configuration.
-func (m *Monitor) look() view { return m.views.get(m, m.take) }
+func (m *Monitor) look() view { return m.views.Get(m.count(), m.take) }
+
+// count is how many targets are served.
+func (m *Monitor) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.served.Targets)
+}
 
 func (m *Monitor) take() view {
 	m.mu.Lock()

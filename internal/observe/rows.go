@@ -34,7 +34,7 @@ type Report struct {
 
 // Report tells how everything stands.
 func (m *Monitor) Report() Report {
-	r := m.reports.get(m, func() Report {
+	r := m.reports.Get(m.count(), func() Report {
 		v, now := m.look(), time.Now()
 		return Report{v.rows(now), nil, v.summary(now)}
 	})

@@ -11,24 +11,16 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"tiwkeyd/internal/kept"
 )
 
 // Handler serves /metrics, /healthz and /readyz.
 func (m *Monitor) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		gathered := m.metrics.get(m, func() prometheus.Gatherer { return prometheus.GathererFunc(hold(m.Registry.Gather())) })
-		promhttp.HandlerFor(gathered, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-	})
+	mux.Handle("GET /metrics", kept.Metrics(m.Registry, m.count))
 	mux.HandleFunc("GET /healthz", answer(m.Alive))
 	mux.HandleFunc("GET /readyz", answer(m.Ready))
 	return mux
-}
-
-func hold[T any](v T, err error) func() (T, error) {
-	return func() (T, error) { return v, err }
 }
 
 func answer(check func() error) http.HandlerFunc {
