@@ -40,11 +40,7 @@ type Transport struct {
 func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.Transport.RoundTrip(r)
 	if err == nil {
-		b := &body{res.Body, t.Max, t.Max}
-		if res.ContentLength > t.Max {
-			b.left = -1
-		}
-		res.Body = b
+		res.Body = &body{res.Body, t.Max, t.Max}
 	}
 	return res, err
 }

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tiwkeyd/internal/kept"
 	"tiwkeyd/secrets"
 )
@@ -40,6 +42,14 @@ func testOneForAll(t *testing.T) {
 	w := httptest.NewRecorder()
 	if m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil)); w.Body.String() != "what is kept\n" {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	gathered, h := 0, m.Handler()
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slow"}, func() float64 { took(); gathered++; return 1 }))
+	for range 3 {
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil)); !strings.Contains(w.Body.String(), "slow 1\n") || gathered != 1 {
+			t.Errorf("status %d, gathered %d times", w.Code, gathered)
+		}
 	}
 	if r := m.Report(); r.Summary != "what is kept" || !errors.Is(r.Wrong, late) {
 		t.Errorf("%+v", r)
