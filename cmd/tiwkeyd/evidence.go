@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/config"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -63,7 +64,7 @@ func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, 
 // fileEvidence reads files, of which in a store any may be missing.
 func fileEvidence(place string, store bool, path func(secrets.Target) string) evidence {
 	return evidence{place: place, now: func(_ context.Context, t secrets.Target) ([]byte, int64, error) {
-		content, err := os.ReadFile(path(t))
+		content, err := bounded.File(path(t), maxAnswer)
 		if store && errors.Is(err, os.ErrNotExist) {
 			return nil, 0, nil
 		}

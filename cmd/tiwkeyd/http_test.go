@@ -121,7 +121,7 @@ func TestPagesOverReloads(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	answers := bufio.NewReader(conn)
 	open := func() string {
-		if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		if _, err := fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			return err.Error()
 		}
 		resp, err := http.ReadResponse(answers, nil)

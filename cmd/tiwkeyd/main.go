@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/logs"
 	"tiwkeyd/rotator"
@@ -25,6 +27,9 @@ func main() {
 	p := &program{stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(p.main(os.Args[1:]))
 }
+
+// maxAnswer is how much is read of an HTTP answer, or of a file, where nothing else is said.
+const maxAnswer = 1 << 20
 
 // program is the command line with what it is given from outside.
 type program struct {
@@ -53,6 +58,9 @@ func (p *program) main(args []string) int {
 	signal.Notify(p.demands, syscall.SIGUSR1)
 	if err := keepOutOfCoreDumps(); err != nil {
 		fmt.Fprintf(p.stderr, "tiwkeyd: core dumps, which would hold keys, could not be turned off: %v\n", err)
+	}
+	if t, ok := http.DefaultTransport.(*http.Transport); ok { // with which Tencent's library asks for credentials
+		http.DefaultTransport = bounded.Transport{Transport: t, Max: maxAnswer}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -16,10 +16,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/hostguard"
+	"tiwkeyd/internal/kept"
 	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/secrets"
@@ -153,7 +154,7 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 		server.TLSConfig = &tls.Config{GetCertificate: cert.Get, MinVersion: tls.VersionTLS12}
 	}
 	var stopping atomic.Bool
-	stopMetrics, metricsAt, err := f.serveMetrics(cache, metrics, &stopping, log)
+	stopMetrics, metricsAt, err := f.serveMetrics(cache, len(targets), metrics, &stopping, log)
 	if err != nil {
 		return err
 	}
@@ -213,7 +214,7 @@ func (f *proxyFlags) keys(c *config.Config, log *slog.Logger) ([]secrets.Target,
 }
 
 // serveMetrics serves what monitoring wants to know, apart from the callbacks.
-func (f *proxyFlags) serveMetrics(cache *webhook.Cache, metrics *proxy.Metrics, stopping *atomic.Bool, log *slog.Logger) (stop func(), address string, err error) {
+func (f *proxyFlags) serveMetrics(cache *webhook.Cache, targets int, metrics *proxy.Metrics, stopping *atomic.Bool, log *slog.Logger) (stop func(), address string, err error) {
 	if f.metrics == "" {
 		return func() {}, "", nil
 	}
@@ -222,19 +223,20 @@ func (f *proxyFlags) serveMetrics(cache *webhook.Cache, metrics *proxy.Metrics, 
 		return nil, "", fmt.Errorf("listen at --metrics %s: %w", f.metrics, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", kept.Metrics(metrics.Registry, func() int { return targets }))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	var ready kept.Value[bool]
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		switch {
 		case stopping.Load():
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
-		case !cache.Ready():
+		case !ready.Get(targets, cache.Ready):
 			http.Error(w, "no key could be read yet, or not every place was looked at", http.StatusServiceUnavailable)
 		default:
 			fmt.Fprintln(w, "ok")
 		}
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
+	server := &http.Server{Handler: hostguard.Handler(mux, nil), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
 		ErrorLog: logs.ErrorLog(log, slog.LevelDebug, "metrics and health: a connection failed")}
 	go func() { _ = server.Serve(listener) }()
 	return func() { _ = server.Close() }, listener.Addr().String(), nil

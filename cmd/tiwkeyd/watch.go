@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/hostguard"
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page"
 	"tiwkeyd/internal/sdnotify"
@@ -46,8 +47,8 @@ func (p *program) watch(ps *parts) (*watch, error) {
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		mux.Handle(path, m.Handler())
 	}
-	mux.Handle("/", page.New(page.Options{Look: m.Report, Ask: w.ask, Token: w.token, Log: ps.log, Version: built.Version}))
-	w.server = &observe.Server{Handler: mux}
+	mux.Handle("/", page.New(page.Options{Look: m.Report, Has: w.has, Ask: w.ask, Token: w.token, Secure: w.secure, Log: ps.log, Version: built.Version}))
+	w.server = &observe.Server{Handler: hostguard.Handler(mux, w.name)}
 	if err := w.listen(ps); err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
@@ -91,6 +92,20 @@ func (w *watch) token() string {
 		return c.HTTPToken
 	}
 	return ""
+}
+
+// name is the one that people call this by, through a proxy before it; "": there is none.
+func (w *watch) name() string {
+	if c := w.config.Load(); c != nil && c.HTTPURL != nil {
+		return c.HTTPURL.Hostname()
+	}
+	return ""
+}
+
+// secure reports whether that proxy speaks TLS with them.
+func (w *watch) secure() bool {
+	c := w.config.Load()
+	return c != nil && c.HTTPURL != nil && c.HTTPURL.Scheme == "https"
 }
 
 // has reports whether a target is served now.

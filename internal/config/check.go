@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -88,6 +89,20 @@ func (k *checker) token(name, v string) string {
 		k.fail(name, "it has a character in it that is neither an ASCII letter, nor a digit, nor a sign; openssl rand -hex 32 makes a good one")
 	}
 	return v
+}
+
+// site checks the URL of all of a web site; the empty text is none. It is not quoted: there may
+// be a password in it.
+func (k *checker) site(name, v string) *url.URL {
+	if v == "" {
+		return nil
+	}
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) || strings.Trim(u.Path, "/") != "" {
+		k.fail(name, "it is not a URL of the form https://HOST, without a path")
+		return nil
+	}
+	return u
 }
 
 // credentials are variables that are pasted, or read from a file by a shell.

@@ -50,6 +50,7 @@ type raw struct {
 	LogFormat    string `env:"TIWKEYD_LOG_FORMAT, default=json"`
 	HTTPAddr     string `env:"TIWKEYD_HTTP_ADDR, default=127.0.0.1:9469"`
 	HTTPToken    string `env:"TIWKEYD_HTTP_TOKEN"`
+	HTTPURL      string `env:"TIWKEYD_HTTP_URL"`
 }
 
 // Config is the checked settings.
@@ -71,6 +72,7 @@ type Config struct {
 	LogJSON     bool
 	HTTPAddr    string              // of metrics, health and the status page; "" is nowhere
 	HTTPToken   string              // a secret: who has it may have keys rotated on the status page; "": nobody
+	HTTPURL     *url.URL            // by which people come, through a proxy before it; nil: none
 	Env         func(string) string // the environment as it was when this was read
 
 	// Unknown lists TIWKEYD_… variables that mean nothing: misspelt, most likely. Traces lists OTEL_…
@@ -175,6 +177,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
 	c.HTTPAddr = k.address("TIWKEYD_HTTP_ADDR", r.HTTPAddr)
 	c.HTTPToken = k.token("TIWKEYD_HTTP_TOKEN", r.HTTPToken)
+	c.HTTPURL = k.site("TIWKEYD_HTTP_URL", r.HTTPURL)
 	r.checkStore(k, c)
 	r.checkLog(k, c)
 	return c

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -12,6 +13,9 @@ import (
 
 // secretVariables may not stand in a file that others can read.
 var secretVariables = []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "TIWKEYD_HTTP_TOKEN"}
+
+// maxEnvFile is the largest file of variables that is read.
+const maxEnvFile = 1 << 20
 
 // EnvFile is a file of variables, NAME=VALUE, that can be read again while the program runs.
 // A variable of the process's own environment goes before one of the file. It is the one
@@ -35,7 +39,15 @@ func (f *EnvFile) Apply() (undo func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("--env-file: %w", err)
 	}
-	values, err := godotenv.Read(f.path)
+	if info.Size() > maxEnvFile {
+		return nil, fmt.Errorf("--env-file %s: it is larger than %d bytes, and no list of variables", f.path, maxEnvFile)
+	}
+	file, err := os.Open(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("--env-file: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	values, err := godotenv.Parse(io.LimitReader(file, maxEnvFile)) // a pipe tells no size
 	if err != nil {
 		// The parser's error quotes the line, which may hold a secret.
 		return nil, fmt.Errorf("--env-file %s: it is not a list of NAME=VALUE lines", f.path)

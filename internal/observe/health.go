@@ -81,7 +81,16 @@ func (m *Monitor) Ready() error {
 	if err := m.running(); err != nil {
 		return err
 	}
-	return m.ready(m.look(), time.Now())
+	if err := m.reads.trouble(time.Now()); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	listed := m.listed || !m.served.Discovers
+	m.mu.Unlock()
+	if !listed {
+		return errors.New("the store was not listed yet")
+	}
+	return m.lates.Get(m.count(), func() error { return m.look().overdue(time.Now()) })
 }
 
 // Met reports whether every target was dealt with at least once, be it in vain.
@@ -112,17 +121,8 @@ func (m *Monitor) running() error {
 	return m.Alive()
 }
 
-// ready tells what else keeps the daemon from doing its work.
-func (m *Monitor) ready(v view, now time.Time) error {
-	if err := m.reads.trouble(now); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	listed := m.listed || !m.served.Discovers
-	m.mu.Unlock()
-	if !listed {
-		return errors.New("the store was not listed yet")
-	}
+// overdue tells which keys are not replaced in time.
+func (v view) overdue(now time.Time) error {
 	var late []string
 	const shown = 3
 	n := 0

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tiwkeyd/internal/kept"
 	"tiwkeyd/internal/logs"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -23,6 +24,11 @@ type Monitor struct {
 	counts   *counts
 	calls    *calls
 	reads    reads
+
+	// What is made of all targets for who asks.
+	views   kept.Value[view]
+	lates   kept.Value[error]
+	reports kept.Value[Report]
 
 	mu       sync.Mutex
 	served   Served
@@ -140,8 +146,17 @@ type view struct {
 	memory    map[secrets.Target]memory
 }
 
-// look takes a picture, in the order of the configuration.
-func (m *Monitor) look() view {
+// look gives a picture, in the order of the configuration.
+func (m *Monitor) look() view { return m.views.Get(m.count(), m.take) }
+
+// count is how many targets are served.
+func (m *Monitor) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.served.Targets)
+}
+
+func (m *Monitor) take() view {
 	m.mu.Lock()
 	v := view{Served: m.served, memory: make(map[secrets.Target]memory, len(m.targets))}
 	for t, of := range m.targets {

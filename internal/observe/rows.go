@@ -34,12 +34,12 @@ type Report struct {
 
 // Report tells how everything stands.
 func (m *Monitor) Report() Report {
-	wrong := m.running()
-	v, now := m.look(), time.Now()
-	if wrong == nil {
-		wrong = m.ready(v, now)
-	}
-	return Report{v.rows(now), wrong, v.summary(now)}
+	r := m.reports.Get(m.count(), func() Report {
+		v, now := m.look(), time.Now()
+		return Report{v.rows(now), nil, v.summary(now)}
+	})
+	r.Wrong = m.Ready()
+	return r
 }
 
 func (v view) rows(now time.Time) []Row {

@@ -11,15 +11,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
+	"tiwkeyd/internal/kept"
 	"tiwkeyd/internal/logs"
 )
 
 // Handler serves /metrics, /healthz and /readyz.
 func (m *Monitor) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", kept.Metrics(m.Registry, m.count))
 	mux.HandleFunc("GET /healthz", answer(m.Alive))
 	mux.HandleFunc("GET /readyz", answer(m.Ready))
 	return mux

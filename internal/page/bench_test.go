@@ -63,7 +63,22 @@ func BenchmarkPage(b *testing.B) {
 	for _, t := range targets {
 		e.Visit(b.Context(), t)
 	}
-	p := New(Options{Look: m.Report})
+	p := New(Options{Look: m.Report, Has: func(t secrets.Target) bool { return t.SdkAppID != 9 }})
+	for name, path := range map[string]string{"none": "/target/9/whiteboard-push", "elsewhere": "/nothing"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				p.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+			}
+		})
+	}
+	for _, path := range []string{"/metrics", "/readyz", "/healthz"} {
+		h := m.Handler()
+		b.Run(path[1:], func(b *testing.B) {
+			for b.Loop() {
+				h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+			}
+		})
+	}
 	for name, path := range map[string]string{"list": "/?sort=next&dir=desc&page=100", "search": "/?q=9999", "target": "/target/1400007777/whiteboard-push"} {
 		b.Run(name, func(b *testing.B) {
 			size := 0

@@ -21,9 +21,10 @@ const (
 // door knows who has shown the token. Sessions are in memory: a restart ends them, and so does
 // another token.
 type door struct {
-	token func() string
-	now   func() time.Time
-	tries *rate.Limiter
+	token  func() string
+	secure func() bool
+	now    func() time.Time
+	tries  *rate.Limiter
 
 	mu       sync.Mutex
 	sessions map[[sha256.Size]byte]*session // by what the cookie's value hashes to
@@ -38,12 +39,13 @@ type session struct {
 
 // newDoor takes a login a second, after a few at once. They are those of everybody: who guesses
 // keeps others out, and does not get in.
-func newDoor(token func() string, now func() time.Time) *door {
-	return &door{token: token, now: now, tries: rate.NewLimiter(1, 5), sessions: map[[sha256.Size]byte]*session{}}
+func newDoor(token func() string, secure func() bool, now func() time.Time) *door {
+	return &door{token: token, secure: secure, now: now, tries: rate.NewLimiter(1, 5), sessions: map[[sha256.Size]byte]*session{}}
 }
 
 // cookieName has the port in it: the cookies of two daemons on one machine are not the same,
-// though browsers tell hosts apart by name alone.
+// though browsers tell hosts apart by name alone. It is the same with TLS and without, so that a
+// session is found again when that changes.
 func cookieName(r *http.Request) string {
 	name := "tiwkeyd_session"
 	if at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
@@ -125,7 +127,7 @@ func (d *door) open(r *http.Request, shown string) (*http.Cookie, bool) {
 	}
 	id := rand.Text()
 	d.sessions[sha256.Sum256([]byte(id))] = &session{token: want, csrf: rand.Text(), until: now.Add(sessionSpan)}
-	return &http.Cookie{Name: cookieName(r), Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionSpan / time.Second)}, true
+	return &http.Cookie{Name: cookieName(r), Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil || d.secure(), SameSite: http.SameSiteStrictMode, MaxAge: int(sessionSpan / time.Second)}, true
 }
 
 // close ends the request's session.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"tiwkeyd/internal/observe"
 	"tiwkeyd/secrets"
 )
 
@@ -20,7 +21,7 @@ func (p *Page) askForToken(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, noToken, http.StatusNotFound)
 		return
 	}
-	f := p.frame(r, p.Look(), "Log in", nil)
+	f := p.frame(r, observe.Report{}, "Log in", nil)
 	f.Back = inside(r.URL.Query().Get("back"))
 	p.show(w, http.StatusOK, "login.html", f)
 }
@@ -30,7 +31,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	back := inside(r.PostFormValue("back"))
 	refuse := func(status int, log, says string) {
 		p.refused.Warn(log, "remote", r.RemoteAddr)
-		f := p.frame(r, p.Look(), "Log in", nil)
+		f := p.frame(r, observe.Report{}, "Log in", nil)
 		f.Failed, f.Back, f.Here = says, back, "/login"
 		p.show(w, status, "login.html", f)
 	}

@@ -10,10 +10,8 @@ import (
 	"errors"
 	"html/template"
 	"log/slog"
-	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"tiwkeyd/internal/logs"
@@ -26,9 +24,11 @@ var ErrNotServed = errors.New("this target is not served")
 
 // Options are a page's parts. Look is required.
 type Options struct {
-	Look    func() observe.Report      // how everything stands, the targets in any order
+	Look    func() observe.Report      // how everything stands, the targets in any order; it costs time
+	Has     func(secrets.Target) bool  // a target is looked after; nil: Look tells
 	Ask     func(secrets.Target) error // asks for a new key; ErrNotServed, or why it cannot; nil: nobody may
 	Token   func() string              // what allows to ask; nil or "": nobody may
+	Secure  func() bool                // people come by TLS, which a proxy before this ends; nil: they do not
 	Now     func() time.Time           // nil: time.Now
 	Log     *slog.Logger               // nil: none
 	Version string
@@ -56,10 +56,13 @@ func New(o Options) *Page {
 	if o.Token == nil || o.Ask == nil {
 		o.Token = func() string { return "" }
 	}
+	if o.Secure == nil {
+		o.Secure = func() bool { return false }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Page{Options: o, refused: logs.Limit(o.Log), door: newDoor(o.Token, o.Now), assets: readAssets()}
+	p := &Page{Options: o, refused: logs.Limit(o.Log), door: newDoor(o.Token, o.Secure, o.Now), assets: readAssets()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", p.list)
 	mux.HandleFunc("GET /target/{id}/{service}", p.target)
@@ -85,8 +88,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHT
 // page in nobody's frame.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// guarded sets what a browser has to heed, and turns away a foreign name for this machine: a
-// page of somebody else's whose name was made to lead here (DNS rebinding).
+// guarded sets what a browser has to heed.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -96,27 +98,8 @@ func guarded(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		if !calledByItsName(r) {
-			http.Error(w, "this is served to this machine only: call it localhost, or by its address; a proxy before it has to do so, too", http.StatusMisdirectedRequest)
-			return
-		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// calledByItsName reports whether a request that came over a loopback address names a host
-// that is this machine for sure.
-func calledByItsName(r *http.Request) bool {
-	at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || !at.IP.IsLoopback() {
-		return true
-	}
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // frame is what every page has.
@@ -137,6 +120,7 @@ type frame struct {
 	Body    any
 }
 
+// frame takes an empty report for a page that is to cost no look at the targets.
 func (p *Page) frame(r *http.Request, report observe.Report, title string, body any) frame {
 	now := p.Now()
 	f := frame{Title: title, Version: p.Version, Now: stampOf(now, now), Here: r.URL.RequestURI(), Summary: report.Summary, Login: p.Token() != "", Assets: p.assets, Body: body}
@@ -162,5 +146,5 @@ func (p *Page) show(w http.ResponseWriter, status int, name string, data any) {
 }
 
 func (p *Page) missing(w http.ResponseWriter, r *http.Request) {
-	p.show(w, http.StatusNotFound, "missing.html", p.frame(r, p.Look(), "Not here", nil))
+	p.show(w, http.StatusNotFound, "missing.html", p.frame(r, observe.Report{}, "Not here", nil))
 }

@@ -10,11 +10,13 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"tiwkeyd/internal/hostguard"
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page/pagetest"
 	"tiwkeyd/secrets"
@@ -35,6 +37,8 @@ type rig struct {
 	token   string
 	asked   []secrets.Target
 	askErr  error
+	looks   int // at all targets
+	secure  bool
 	wrong   error
 	said    bytes.Buffer
 	log     bytes.Buffer
@@ -47,10 +51,15 @@ func newRig(t *testing.T) *rig {
 		Look: func() observe.Report {
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			r.looks++
 			return observe.Report{Rows: r.rows, Wrong: r.wrong, Summary: "12 targets"}
 		},
 		Token: func() string { r.mu.Lock(); defer r.mu.Unlock(); return r.token },
-		Now:   func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.now },
+		Has: func(target secrets.Target) bool {
+			return slices.ContainsFunc(r.rows, func(row observe.Row) bool { return row.Target == target })
+		},
+		Secure: func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.secure },
+		Now:    func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.now },
 		Ask: func(target secrets.Target) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -60,7 +69,7 @@ func newRig(t *testing.T) *rig {
 			return r.askErr
 		},
 		Log: slog.New(slog.NewJSONHandler(writer{r}, nil))})
-	r.web = httptest.NewServer(p)
+	r.web = httptest.NewServer(hostguard.Handler(p, nil))
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)

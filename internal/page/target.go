@@ -41,7 +41,7 @@ type ended struct {
 
 func (p *Page) target(w http.ResponseWriter, r *http.Request) {
 	t, err := secrets.ParseTarget(r.PathValue("id") + "/" + r.PathValue("service"))
-	if err != nil {
+	if err != nil || p.Has != nil && !p.Has(t) {
 		p.missing(w, r)
 		return
 	}

@@ -26,6 +26,9 @@ type fileStamp struct {
 	size     int64
 }
 
+// maxPEM is the largest file that is read for a certificate or a key.
+const maxPEM = 1 << 20
+
 // checkPause is how often the files are looked at, at most.
 const checkPause = time.Second
 
@@ -75,6 +78,9 @@ func (c *Certificate) stat() (stamp [2]fileStamp, err error) {
 		info, err := os.Stat(path)
 		if err != nil {
 			return stamp, fmt.Errorf("read the TLS certificate: %w", err)
+		}
+		if info.Size() > maxPEM {
+			return stamp, fmt.Errorf("read the TLS certificate: %s is larger than %d bytes: it is no certificate or key", path, maxPEM)
 		}
 		stamp[i] = fileStamp{info.ModTime(), info.Size()}
 	}

@@ -111,6 +111,9 @@ func (s *Store) load(t secrets.Target) (envelope, error) {
 	return e, nil
 }
 
+// maxFile is the largest file that is read. A keyring with as many keys as there may be has a quarter.
+const maxFile = 1 << 20
+
 // readFile gives a file's content, and when the same file's inode was last changed.
 func readFile(path string) (content []byte, changed time.Time, err error) {
 	f, err := os.Open(path)
@@ -122,7 +125,9 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	content, err = io.ReadAll(f)
+	if content, err = io.ReadAll(io.LimitReader(f, maxFile+1)); len(content) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes, and holds no keyring: put it back from a backup, or move it away to begin anew", path, maxFile)
+	}
 	return content, time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).UTC(), err
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/api"
+
+	"tiwkeyd/internal/bounded"
 )
 
 // What makes a mount unusable, whatever the token may do.
@@ -126,6 +128,8 @@ func (s *Store) advice(err error, path, capabilities string) string {
 		return fmt.Sprintf("there is no KV version 2 mount %q in this namespace; make it with `vault secrets enable -path=%s kv-v2`, or check TIWKEYD_VAULT_MOUNT and VAULT_NAMESPACE", s.mount, s.mount)
 	case errors.Is(err, errAnswer):
 		return "check VAULT_ADDR and TIWKEYD_VAULT_MOUNT"
+	case errors.As(err, new(bounded.TooLong)):
+		return "check that VAULT_ADDR is that of a Vault; a folder with some 250,000 names is too large: set TIWKEYD_VAULT_PREFIX to one that holds fewer"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "Vault did not answer in time; it is tried again"
 	}

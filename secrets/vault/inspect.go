@@ -157,7 +157,7 @@ func (s *Store) Missing(ctx context.Context, needs []Need) ([][]string, error) {
 		err = errors.New("the answer is empty")
 	}
 	if err != nil {
-		advice := "check that Vault runs"
+		advice := "check VAULT_ADDR, and that Vault runs"
 		if Denied(err) {
 			advice = `give the token the policy "default" too, or add to its own: path "sys/capabilities-self" { capabilities = ["update"] }`
 		}

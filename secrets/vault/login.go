@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
 	"github.com/hashicorp/vault/api/auth/kubernetes"
+
+	"tiwkeyd/internal/bounded"
 )
 
 // Method is a way to come by a token.
@@ -86,13 +87,16 @@ func missingOf(needs []string, env func(string) string) []string {
 // logsIn reports whether the method gets its token from Vault itself.
 func (l Login) logsIn() bool { return l.Method == AppRole || l.Method == Kubernetes }
 
+// maxToken is the largest file that is read for a token; a batch token has a few hundred bytes.
+const maxToken = 64 << 10
+
 // given reads the token of the methods that are handed one.
 func (l Login) given() (string, error) {
 	if l.Method == Token {
 		return l.env("VAULT_TOKEN"), nil
 	}
 	path := l.env("VAULT_TOKEN_FILE")
-	content, err := os.ReadFile(path)
+	content, err := bounded.File(path, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("read VAULT_TOKEN_FILE: %w", err)
 	}

@@ -147,14 +147,8 @@ func (s *session) acquire(ctx context.Context) error {
 		return nil
 	}
 	// On a client of its own: requests under way must not lose their token meanwhile.
-	fresh, err := s.client.Clone()
-	if err != nil {
-		return fmt.Errorf("vault: %w: %w", errNoLogin, err)
-	}
+	fresh := s.client.WithNamespace(s.client.Namespace())
 	fresh.ClearToken()
-	if ns := s.client.Namespace(); ns != "" {
-		fresh.SetNamespace(ns)
-	}
 	secret, err := s.login.auth(ctx, fresh)
 	if err != nil {
 		return &Error{Tried: fmt.Sprintf("vault: %v: log in with %s at %s", errNoLogin, s.login.Method, s.client.Address()),

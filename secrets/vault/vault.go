@@ -18,12 +18,20 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"tiwkeyd/internal/bounded"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
 
 // callTimeout bounds one request and the library's retries of it.
 const callTimeout = 10 * time.Second
+
+// How much is read of an answer, and of its headers. Vault stores secrets of 1 MiB at most unless told
+// otherwise, and the list of 100,000 applications has 1.5 MB.
+const (
+	maxAnswer  = 4 << 20
+	maxHeaders = 256 << 10
+)
 
 // idleConnections is how many connections to Vault are kept for the next request.
 const idleConnections = 32
@@ -83,13 +91,16 @@ func New(o Options) (*Store, error) {
 	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, 500*time.Millisecond
 	// The library keeps one connection more than there are processors; the engine deals with 32
 	// targets at a time, and each of the others would be made, with its TLS, for one request.
-	if t, ok := cfg.HttpClient.Transport.(*http.Transport); ok {
-		t.MaxIdleConnsPerHost = idleConnections
+	transport, ok := cfg.HttpClient.Transport.(*http.Transport)
+	if !ok {
+		return nil, errors.New("vault: the library's transport is not net/http's")
 	}
+	transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = idleConnections, maxHeaders
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
+	cfg.HttpClient.Transport = bounded.Transport{Transport: transport, Max: maxAnswer} // only now: the library sets up a unix socket in its own
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
