@@ -27,16 +27,18 @@ func TestStoreSilence(t *testing.T) {
 		wallGap, steadyGap, wallCall, steadyCall time.Duration
 		broken                                   bool
 	}{
-		"one look after another":  {30 * s, 30 * s, s, s, false},
-		"just before the limit":   {88 * s, 88 * s, 5 * s, 5 * s, false},
-		"a slow answer":           {30 * s, 30 * s, 30 * s, 30 * s, false},
-		"paused between looks":    {600 * s, 600 * s, s, s, true},
-		"suspended between looks": {600 * s, 30 * s, s, s, true},
-		"set back between looks":  {30 * s, 600 * s, s, s, true},
-		"set back at all":         {-10 * s, 30 * s, s, s, true},
-		"paused during a look":    {30 * s, 30 * s, 600 * s, 600 * s, true},
-		"suspended during a look": {30 * s, 30 * s, 600 * s, s, true},
-		"set back during a look":  {30 * s, 30 * s, s, 600 * s, true},
+		"one look after another":                    {30 * s, 30 * s, s, s, false},
+		"just before the limit":                     {88 * s, 88 * s, 5 * s, 5 * s, false},
+		"just beyond it, suspended, a quick answer": {91 * s, 30 * s, s / 10, s / 10, true},
+		"just beyond it, set back, a quick answer":  {30 * s, 91 * s, s / 10, s / 10, true},
+		"a slow answer":                             {30 * s, 30 * s, 30 * s, 30 * s, false},
+		"paused between looks":                      {600 * s, 600 * s, s, s, true},
+		"suspended between looks":                   {600 * s, 30 * s, s, s, true},
+		"set back between looks":                    {30 * s, 600 * s, s, s, true},
+		"set back at all":                           {-10 * s, 30 * s, s, s, true},
+		"paused during a look":                      {30 * s, 30 * s, 600 * s, 600 * s, true},
+		"suspended during a look":                   {30 * s, 30 * s, 600 * s, s, true},
+		"set back during a look":                    {30 * s, 30 * s, s, 600 * s, true},
 	} {
 		began := moment{t0.Add(c.wallGap), 100*s + c.steadyGap}
 		now := moment{began.wall.Add(c.wallCall), began.steady + c.steadyCall}
