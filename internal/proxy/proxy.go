@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/webhook"
 )
 
@@ -44,15 +45,21 @@ type Options struct {
 	// restarting, and Tencent may send a callback but once.
 	UpstreamWait time.Duration
 
+	// UpstreamConns is how many connections to the receiver there may be; 0: as many as are wanted.
+	UpstreamConns int
+
 	Log     *slog.Logger
 	Metrics *Metrics
 }
 
 // New gives the handler.
 func New(o Options) (handler http.Handler, closeIdle func()) {
-	transport := newPatient(o)
+	transport, loops := newPatient(o), newLoops(o)
 	reverse := &httputil.ReverseProxy{
-		Rewrite:   func(p *httputil.ProxyRequest) { rewrite(p, o.Upstream) },
+		Rewrite: func(p *httputil.ProxyRequest) {
+			rewrite(p, o.Upstream)
+			p.Out.Header.Add("Via", "1.1 "+loops.self)
+		},
 		Transport: transport,
 		ErrorLog:  slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 		ModifyResponse: func(res *http.Response) error {
@@ -70,6 +77,9 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 	options.Log, options.Observe = o.Log, o.Metrics.observe
 	verified := webhook.Middleware(options)(keepAnswer(reverse))
 	return o.Metrics.time(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if loops.refuse(w, r) {
+			return
+		}
 		verified.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, r.Context())))
 	})), transport.pooled.CloseIdleConnections
 }
@@ -78,6 +88,7 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 // it: the library gives up an answer that it cannot hand back by a panic.
 func keepAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connlimit.Proven(r.Context())
 		defer func() {
 			if p := recover(); p != nil && (p != http.ErrAbortHandler || sender(r).Err() == nil) {
 				panic(p)
