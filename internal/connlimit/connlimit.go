@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,7 +26,7 @@ type Limit struct {
 	patience time.Duration // how long a request in hand is safe; 0: always
 
 	mu      sync.Mutex
-	held    map[net.Conn]*held
+	held    int
 	hosts   map[netip.Addr]int // how many of them each host has
 	waiting *list.List         // for a whole request; the one that has for longest is first
 	proven  *list.List         // those of them that brought something genuine before
@@ -40,23 +41,32 @@ type Limit struct {
 
 // held is one connection.
 type held struct {
-	conn   net.Conn
-	host   netip.Addr
-	proven bool
-	since  time.Time     // when it came to its queue
-	queue  *list.List    // nil: it is held no more
-	place  *list.Element // in it
+	*net.TCPConn
+	reading atomic.Bool // what came is used up
+	host    netip.Addr
+	proven  bool
+	since   time.Time     // when it came to its queue
+	queue   *list.List    // nil: it is held no more
+	place   *list.Element // in it
+}
+
+// Read notes that the server waits for the peer, and the peer not for the server: in a crowd a request may be
+// here for a while before it is looked at.
+func (h *held) Read(p []byte) (int, error) {
+	h.reading.Store(true)
+	defer h.reading.Store(false)
+	return h.TCPConn.Read(p)
 }
 
 // New gives the limit of a server. A request in hand longer than patience, where that is not 0, may be
 // given up for a newcomer: its sender may just not take the answer.
 func New(server string, most int, patience time.Duration) *Limit {
-	return &Limit{server: server, most: most, patience: patience, held: map[net.Conn]*held{}, hosts: map[netip.Addr]int{},
+	return &Limit{server: server, most: most, patience: patience, hosts: map[netip.Addr]int{},
 		waiting: list.New(), proven: list.New(), inHand: list.New(), freed: make(chan struct{}, 1),
 		full: rate.Sometimes{Interval: time.Minute}, failures: rate.Sometimes{Interval: time.Minute}}
 }
 
-// Listener gives a listener that holds no more connections than the limit.
+// Listener gives a listener that holds no more connections than the limit. The inner one is of TCP.
 func (l *Limit) Listener(inner net.Listener, log *slog.Logger) net.Listener {
 	return &listener{Listener: inner, limit: l, log: log, done: make(chan struct{})}
 }
@@ -81,16 +91,17 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
-	for !l.limit.admit(c, l.log) {
+	h := &held{TCPConn: c.(*net.TCPConn), host: hostOf(c)}
+	for !l.limit.admit(h, l.log) {
 		select {
 		case <-l.done:
 			_ = c.Close()
 			return nil, net.ErrClosed
 		case <-l.limit.freed:
-		case <-time.After(100 * time.Millisecond): // a request in hand may have grown old meanwhile
+		case <-time.After(notice / 10): // one of them may have waited for long enough meanwhile
 		}
 	}
-	return c, nil
+	return h, nil
 }
 
 // Close also ends an Accept that waits for room.
@@ -106,7 +117,7 @@ func (l *Limit) fails(err error, log *slog.Logger) {
 	l.failed++
 	l.failures.Do(func() {
 		log.Warn("connections cannot be accepted; where too many files are open, raise nofile (ulimit -n, LimitNOFILE=, --ulimit nofile=)",
-			"server", l.server, "error", err.Error(), "times", l.failed, "held", len(l.held), "limit", l.most)
+			"server", l.server, "error", err.Error(), "times", l.failed, "held", l.held, "limit", l.most)
 		l.failed = 0
 	})
 	if outOfFiles(err) {
@@ -117,10 +128,10 @@ func (l *Limit) fails(err error, log *slog.Logger) {
 }
 
 // admit takes a connection in. It reports false if there is no room for it.
-func (l *Limit) admit(c net.Conn, log *slog.Logger) bool {
+func (l *Limit) admit(h *held, log *slog.Logger) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.held) >= l.most {
+	if l.held >= l.most {
 		victim := l.victim()
 		if victim != nil {
 			l.give(victim)
@@ -133,16 +144,20 @@ func (l *Limit) admit(c net.Conn, log *slog.Logger) bool {
 			return false
 		}
 	}
-	h := &held{conn: c, host: hostOf(c)}
-	l.held[c] = h
+	l.held++
 	l.hosts[h.host]++
 	l.move(h, l.waiting)
 	return true
 }
 
-// looked is how many of those that have waited longest are compared. Among them the one goes
-// whose host holds the most connections: a host that opens thousands a second closes its own.
-const looked = 16
+const (
+	// notice is how long a connection has at least, for its first request and for each other one.
+	notice = 100 * time.Millisecond
+
+	// looked is how many of those that have waited longest are compared. Among them the one goes
+	// whose host holds the most connections: a host that opens thousands a second closes its own.
+	looked = 256
+)
 
 // victim is the connection that is closed if another one is to get in; nil: none may be.
 func (l *Limit) victim() *held {
@@ -155,10 +170,10 @@ func (l *Limit) victim() *held {
 	var victim *held
 	e := queue.Front()
 	for range looked {
-		if e == nil {
+		if e == nil || time.Since(e.Value.(*held).since) < notice {
 			break
 		}
-		if h := e.Value.(*held); victim == nil || l.hosts[h.host] > l.hosts[victim.host] {
+		if h := e.Value.(*held); h.reading.Load() && (victim == nil || l.hosts[h.host] > l.hosts[victim.host]) {
 			victim = h
 		}
 		e = e.Next()
@@ -175,7 +190,7 @@ func (l *Limit) victim() *held {
 func (l *Limit) give(h *held) {
 	l.closed++
 	l.forget(h)
-	_ = h.conn.Close()
+	_ = h.Close()
 }
 
 // move puts a connection last into a queue.
@@ -190,7 +205,7 @@ func (l *Limit) move(h *held, queue *list.List) {
 func (l *Limit) forget(h *held) {
 	h.queue.Remove(h.place)
 	h.queue = nil
-	delete(l.held, h.conn)
+	l.held--
 	if l.hosts[h.host]--; l.hosts[h.host] == 0 {
 		delete(l.hosts, h.host)
 	}

@@ -26,7 +26,7 @@ func (l *Limit) Collect(ch chan<- prometheus.Metric) {
 	held, most, closed := l.descs()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ch <- prometheus.MustNewConstMetric(held, prometheus.GaugeValue, float64(len(l.held)))
+	ch <- prometheus.MustNewConstMetric(held, prometheus.GaugeValue, float64(l.held))
 	ch <- prometheus.MustNewConstMetric(most, prometheus.GaugeValue, float64(l.most))
 	ch <- prometheus.MustNewConstMetric(closed, prometheus.CounterValue, float64(l.closed))
 }

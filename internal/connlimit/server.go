@@ -25,7 +25,7 @@ func (l *Limit) Server(h http.Handler, log *slog.Logger) *http.Server {
 // Proven says that the connection of a request brought something genuine: while it is idle it
 // goes after those that never did. The context is the request's.
 func Proven(ctx context.Context) {
-	if of, ok := ctx.Value(key{}).(*of); ok {
+	if of, ok := ctx.Value(key{}).(*of); ok && of.held != nil {
 		of.limit.mu.Lock()
 		defer of.limit.mu.Unlock()
 		of.held.proven = true
@@ -40,21 +40,17 @@ type of struct {
 
 type key struct{}
 
-// accepted is the connection that the listener gave.
-func accepted(c net.Conn) net.Conn {
+// accepted is the connection that the listener gave; nil: another one did.
+func accepted(c net.Conn) *held {
 	if t, ok := c.(*tls.Conn); ok {
-		return t.NetConn()
+		c = t.NetConn()
 	}
-	return c
+	h, _ := c.(*held)
+	return h
 }
 
 func (l *Limit) context(ctx context.Context, c net.Conn) context.Context {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if h := l.held[accepted(c)]; h != nil {
-		return context.WithValue(ctx, key{}, &of{l, h})
-	}
-	return ctx // it is closed already
+	return context.WithValue(ctx, key{}, &of{l, accepted(c)})
 }
 
 // state follows a connection from one request to the next. One that is active stays where it
@@ -62,9 +58,9 @@ func (l *Limit) context(ctx context.Context, c net.Conn) context.Context {
 func (l *Limit) state(c net.Conn, s http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := l.held[accepted(c)]
-	if h == nil {
-		return
+	h := accepted(c)
+	if h == nil || h.queue == nil {
+		return // it is held no more
 	}
 	switch s {
 	case http.StateClosed, http.StateHijacked:
@@ -82,7 +78,7 @@ func (l *Limit) state(c net.Conn, s http.ConnState) {
 // follow notices when a request is here whole.
 func (l *Limit) follow(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if of, ok := r.Context().Value(key{}).(*of); ok {
+		if of, ok := r.Context().Value(key{}).(*of); ok && of.held != nil {
 			if r.Body != nil && r.Body != http.NoBody {
 				r = r.WithContext(r.Context()) // the library looks at its own one's body
 				r.Body = &body{r.Body, of}
