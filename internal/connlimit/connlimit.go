@@ -154,6 +154,10 @@ const (
 	// notice is how long a connection has at least, for its first request and for each other one.
 	notice = 100 * time.Millisecond
 
+	// stuck is when a connection whose request is not here whole is given up although nothing is read from it:
+	// its body waits for memory, or its refusal to be taken.
+	stuck = time.Second
+
 	// looked is how many of those that have waited longest are compared. Among them the one goes
 	// whose host holds the most connections: a host that opens thousands a second closes its own.
 	looked = 256
@@ -168,17 +172,18 @@ func (l *Limit) victim() *held {
 		queue = l.proven
 	}
 	var victim *held
-	e := queue.Front()
-	for range looked {
-		if e == nil || time.Since(e.Value.(*held).since) < notice {
-			break
+	crowd := 0 // the most connections of one host
+	for e, n := queue.Front(), 0; e != nil && n < looked; e, n = e.Next(), n+1 {
+		h := e.Value.(*held)
+		if l.hosts[h.host] > crowd {
+			victim, crowd = nil, l.hosts[h.host]
 		}
-		if h := e.Value.(*held); h.reading.Load() && (victim == nil || l.hosts[h.host] > l.hosts[victim.host]) {
+		age := time.Since(h.since)
+		if victim == nil && l.hosts[h.host] == crowd && (age > stuck || age > notice && h.reading.Load()) {
 			victim = h
 		}
-		e = e.Next()
 	}
-	if e := l.inHand.Front(); victim == nil && e != nil && l.patience > 0 {
+	if e := l.inHand.Front(); crowd == 0 && e != nil && l.patience > 0 {
 		if h := e.Value.(*held); time.Since(h.since) > l.patience {
 			victim = h
 		}
