@@ -52,7 +52,8 @@ it is, as application/json, with the headers
 which it takes away from what comes from outside. A receiver that is restarting is waited for; one
 that breaks off a connection may get a callback twice. All others are answered 400 (not a
 callback), 401 (not genuine, expired, another application's), 408 (it did not come whole), 413
-(too long) or 503 (the keys cannot be read); the log has the reason.
+(too long), 503 (the keys cannot be read) or 508 (it came back from --upstream: Via has this
+proxy); the log has the reason.
 
 It needs no credential for Tencent, and in Vault the capability read on the keyrings alone.
 --metrics serves /metrics, /healthz and /readyz. SIGTERM finishes the requests in hand.`,

@@ -9,15 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
 )
 
@@ -242,27 +239,6 @@ func (h *house) closed() uint64 {
 	return h.limit.closed
 }
 
-// TestHosts: a network of IPv6 addresses is one host.
-func TestHosts(t *testing.T) {
-	t.Parallel()
-	for from, want := range map[string]string{"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::", "fe80::1%eth0": "fe80::", "2001:db8:0:1::1": "2001:db8:0:1::"} {
-		c := fake{at: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 1))}
-		if got := hostOf(c); got != netip.MustParseAddr(want) {
-			t.Errorf("%s is of %s", from, got)
-		}
-	}
-	if got := hostOf(fake{at: &net.UnixAddr{}}); got.IsValid() {
-		t.Error(got)
-	}
-}
-
-type fake struct {
-	net.Conn
-	at net.Addr
-}
-
-func (f fake) RemoteAddr() net.Addr { return f.at }
-
 // short is a listener that has no files at first.
 type short struct {
 	net.Listener
@@ -332,34 +308,4 @@ func TestCloseWhileWaiting(t *testing.T) {
 		t.Error(err)
 	}
 	h.gone(slow, "the one in hand")
-}
-
-// TestCollect has the metrics of two servers in one registry.
-func TestCollect(t *testing.T) {
-	t.Parallel()
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(New("a", 5, 0), New("b", 6, 0))
-	families, err := r.Gather()
-	if err != nil || len(families) != 3 || len(families[0].GetMetric()) != 2 {
-		t.Fatalf("%v, %v", families, err)
-	}
-	if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
-		t.Errorf("%v, %v", problems, err)
-	}
-}
-
-// TestShares: all of them together, with what goes to the receiver, leave files to the rest.
-func TestShares(t *testing.T) {
-	t.Parallel()
-	for files, want := range map[int][3]int{32: {8, 4, 8}, 256: {64, 16, 96}, 1024: {256, 64, 384}, 20000: {256, 64, 9872}, 1 << 20: {256, 64, 16384}} {
-		if got := [3]int{Page(files), Metrics(files), Callbacks(files)}; got != want {
-			t.Errorf("%d files: %v", files, got)
-		}
-		if left := files - 2*Callbacks(files) - Metrics(files); left < min(files/3, 48) && files > 32 {
-			t.Errorf("%d files: %d are left", files, left)
-		}
-	}
-	if n := Files(slog.New(slog.DiscardHandler)); n < 32 {
-		t.Errorf("%d files", n)
-	}
 }
