@@ -82,7 +82,7 @@ func TestBodyErrors(t *testing.T) {
 		err    error
 		log    string
 		closes bool
-	}{{fmt.Errorf("read: %w", os.ErrDeadlineExceeded), "did not come within 10s", true}, {io.ErrUnexpectedEOF, "broke off", false}} {
+	}{{fmt.Errorf("read: %w", os.ErrDeadlineExceeded), "did not come within 10s", true}, {io.ErrUnexpectedEOF, "broke off", true}} {
 		f.log.Reset()
 		w := f.over(io.MultiReader(strings.NewReader("{"), iotest.ErrReader(c.err)), 100)
 		if closes := w.Header().Get("Connection") == "close"; w.Code != 408 || closes != c.closes || !strings.Contains(f.log.String(), c.log) || len(f.events) != 0 {

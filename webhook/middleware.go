@@ -169,5 +169,6 @@ func (v *Verifier) answer(w http.ResponseWriter, r *http.Request, result *Result
 	case Undecided:
 		w.Header().Set("Retry-After", "1")
 	}
+	w.Header().Set("Connection", "close") // who sends what is no callback holds no connection
 	http.Error(w, result.Reason.answer(), result.Status)
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/file"
@@ -159,8 +160,10 @@ func (d *demo) build(dir string) (closeAll func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	web := &http.Server{Handler: d.receiver, ReadHeaderTimeout: time.Second}
-	go func() { _ = web.Serve(listener) }()
+	quiet := slog.New(slog.DiscardHandler)
+	limit := connlimit.New("demo", connlimit.Callbacks(connlimit.Files(quiet)), 0)
+	web := limit.Server(d.receiver, quiet)
+	go func() { _ = web.Serve(limit.Listener(listener, quiet)) }()
 	d.sender = tiwtest.NewSender(d.server, "http://"+listener.Addr().String(), tiwtest.Source{App: demoTarget.SdkAppID, Service: string(demoTarget.Service)})
 	d.engine, err = rotator.New(rotator.Options{Store: d.store, API: api, Events: d.event,
 		Due: func(_ secrets.Target, _ *rotator.Keyring, rotatedAt time.Time) time.Time {

@@ -19,9 +19,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/internal/hostguard"
 	"tiwkeyd/internal/kept"
-	"tiwkeyd/internal/logs"
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
@@ -53,7 +53,8 @@ it is, as application/json, with the headers
 which it takes away from what comes from outside. A receiver that is restarting is waited for; one
 that breaks off a connection may get a callback twice. All others are answered 400 (not a
 callback), 401 (not genuine, expired, another application's), 408 (it did not come whole), 413
-(too long) or 503 (the keys cannot be read); the log has the reason.
+(too long), 503 (the keys cannot be read) or 508 (it came back from --upstream: Via has this
+proxy); the log has the reason.
 
 It needs no credential for Tencent, and in Vault the capability read on the keyrings alone.
 --metrics serves /metrics, /healthz and /readyz. SIGTERM finishes the requests in hand.`,
@@ -138,30 +139,39 @@ func (p *program) proxy(ctx context.Context, f proxyFlags) error {
 	cache := webhook.NewCache(context.WithoutCancel(ctx), reader, webhook.CacheOptions{Log: log}, targets...)
 	defer cache.Close()
 	metrics := proxy.NewMetrics(cache)
-	o := proxy.Options{Upstream: upstream, UpstreamTimeout: f.upstreamTimeout, UpstreamWait: f.upstreamWait, Log: log, Metrics: metrics,
-		Webhook: webhook.Options{Keys: cache, MaxBody: f.maxBody, BodyTimeout: f.bodyTimeout, AllowUnsigned: f.allowUnsigned, Leeway: f.leeway}}
+	files := connlimit.Files(log)
+	limit := connlimit.New("callbacks", connlimit.Callbacks(files), 0)
+	metrics.Registry.MustRegister(limit)
+	o := proxy.Options{Upstream: upstream, UpstreamConns: connlimit.Callbacks(files), UpstreamTimeout: f.upstreamTimeout, UpstreamWait: f.upstreamWait, Log: log, Metrics: metrics,
+		Webhook: webhook.Options{Keys: cache, MaxBody: f.maxBody, BodyTimeout: f.bodyTimeout, AllowUnsigned: f.allowUnsigned, Leeway: f.leeway,
+			// Whoever waits for keys holds a connection, and may be a forger: half are for the others.
+			MaxWaiting: connlimit.Callbacks(files) / 2}}
 	if f.replayGuard {
 		o.Webhook.Replays = webhook.NewReplayGuard(0)
 	}
 	handler, closeIdle := proxy.New(o)
 	defer closeIdle()
 
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ReadTimeout:  f.bodyTimeout + 20*time.Second,
-		WriteTimeout: f.bodyTimeout + webhook.DefaultRereadTimeout + f.upstreamWait + f.upstreamTimeout + 10*time.Second,
-		ErrorLog:     logs.ErrorLog(log, slog.LevelDebug, "callbacks: a connection failed")}
+	server := limit.Server(handler, log)
+	server.ReadTimeout = f.bodyTimeout + 20*time.Second
+	server.WriteTimeout = f.bodyTimeout + webhook.DefaultRereadTimeout + f.upstreamWait + f.upstreamTimeout + 10*time.Second
 	if cert != nil {
 		server.TLSConfig = &tls.Config{GetCertificate: cert.Get, MinVersion: tls.VersionTLS12}
 	}
 	var stopping atomic.Bool
-	stopMetrics, metricsAt, err := f.serveMetrics(cache, len(targets), metrics, &stopping, log)
+	stopMetrics, metricsAt, err := f.serveMetrics(cache, len(targets), metrics, connlimit.Metrics(files), &stopping, log)
 	if err != nil {
 		return err
 	}
 	defer stopMetrics()
-	listener, err := net.Listen("tcp", f.listen)
+	plain, err := net.Listen("tcp", f.listen)
 	if err != nil {
 		return fmt.Errorf("listen at --listen %s: %w", f.listen, err)
+	}
+	listener := limit.Listener(plain, log)
+	defer func() { _ = listener.Close() }()
+	if flag := proxy.LeadsTo(ctx, upstream, map[string]string{"--listen": listener.Addr().String(), "--metrics": metricsAt}); flag != "" {
+		return &exitError{code: exitUsage, err: fmt.Errorf("--upstream %s leads to this proxy itself, to its %s: give the receiver's own address", upstream, flag)}
 	}
 	log.Info("tiwkeyd proxy hands genuine callbacks on", "listen", listener.Addr().String(), "tls", f.tlsCert != "", "upstream", upstream.String(),
 		"metrics", metricsAt, "targets", names(targets), "keys_from", reader.String(), "version", builtFrom().Version)
@@ -214,7 +224,7 @@ func (f *proxyFlags) keys(c *config.Config, log *slog.Logger) ([]secrets.Target,
 }
 
 // serveMetrics serves what monitoring wants to know, apart from the callbacks.
-func (f *proxyFlags) serveMetrics(cache *webhook.Cache, targets int, metrics *proxy.Metrics, stopping *atomic.Bool, log *slog.Logger) (stop func(), address string, err error) {
+func (f *proxyFlags) serveMetrics(cache *webhook.Cache, targets int, metrics *proxy.Metrics, connections int, stopping *atomic.Bool, log *slog.Logger) (stop func(), address string, err error) {
 	if f.metrics == "" {
 		return func() {}, "", nil
 	}
@@ -236,9 +246,10 @@ func (f *proxyFlags) serveMetrics(cache *webhook.Cache, targets int, metrics *pr
 			fmt.Fprintln(w, "ok")
 		}
 	})
-	server := &http.Server{Handler: hostguard.Handler(mux, nil), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
-		ErrorLog: logs.ErrorLog(log, slog.LevelDebug, "metrics and health: a connection failed")}
-	go func() { _ = server.Serve(listener) }()
+	limit := connlimit.New("metrics", connections, pagePatience)
+	metrics.Registry.MustRegister(limit)
+	server := limit.Server(hostguard.Handler(mux, nil), log)
+	go func() { _ = server.Serve(limit.Listener(listener, log)) }()
 	return func() { _ = server.Close() }, listener.Addr().String(), nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/internal/hostguard"
 	"tiwkeyd/internal/observe"
 	"tiwkeyd/internal/page"
@@ -37,6 +38,10 @@ type watch struct {
 	group sync.WaitGroup
 }
 
+// pagePatience is how long an answer of the page, metrics or health is safe when connections run
+// out: whoever does not take it must not keep health from others.
+const pagePatience = time.Second
+
 // watch begins to look on, at the address that the configuration gives.
 func (p *program) watch(ps *parts) (*watch, error) {
 	built := builtFrom()
@@ -48,7 +53,9 @@ func (p *program) watch(ps *parts) (*watch, error) {
 		mux.Handle(path, m.Handler())
 	}
 	mux.Handle("/", page.New(page.Options{Look: m.Report, Has: w.has, Ask: w.ask, Token: w.token, Secure: w.secure, Log: ps.log, Version: built.Version}))
-	w.server = &observe.Server{Handler: hostguard.Handler(mux, w.name)}
+	limit := connlimit.New("page", connlimit.Page(connlimit.Files(ps.log)), pagePatience)
+	m.Registry.MustRegister(limit)
+	w.server = &observe.Server{Handler: hostguard.Handler(mux, w.name), Limit: limit}
 	if err := w.listen(ps); err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 	"tiwkeyd/tencent"
@@ -135,6 +136,7 @@ func TestSteps(t *testing.T) {
 // everything is a monitor all of whose metrics have a series.
 func everything(t *testing.T) *rig {
 	r := newRig(t, newWorld(), one, two)
+	r.Registry.MustRegister(connlimit.New("page", 1, 0)) // as the daemon does
 	r.w.setErrs = []error{answered(rotator.Doubtful, "InternalError")}
 	r.change(func(s *Served) { s.TokenExpiry = func() (time.Time, bool) { return time.Now().Add(time.Hour), true } })
 	stop := r.run()

@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/internal/kept"
-	"tiwkeyd/internal/logs"
 )
 
 // Handler serves /metrics, /healthz and /readyz.
@@ -37,6 +37,7 @@ func answer(check func() error) http.HandlerFunc {
 // Server serves a handler at an address that can be changed while it runs.
 type Server struct {
 	Handler http.Handler
+	Limit   *connlimit.Limit // of its connections
 
 	mu    sync.Mutex
 	asked string // the address as it was asked for
@@ -97,10 +98,9 @@ func samePort(a, b string) bool {
 }
 
 func (s *Server) serve(l net.Listener, log *slog.Logger) *front {
-	f := &front{l, &http.Server{Handler: s.Handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second,
-		ErrorLog: logs.ErrorLog(log, slog.LevelDebug, "metrics and health: a connection failed")}}
+	f := &front{s.Limit.Listener(l, log), s.Limit.Server(s.Handler, log)}
 	s.group.Go(func() {
-		if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := f.server.Serve(f.listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			log.Error("metrics and health are served no more", "address", l.Addr().String(), "error", err.Error())
 		}
 	})

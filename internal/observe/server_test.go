@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"tiwkeyd/internal/connlimit"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -46,7 +48,7 @@ func free(t *testing.T) (addr, port string) {
 // TestMove serves at one address after the other.
 func TestMove(t *testing.T) {
 	t.Parallel()
-	s := &Server{Handler: New(Build{}).Handler()}
+	s := &Server{Handler: New(Build{}).Handler(), Limit: connlimit.New("page", 64, 0)}
 	defer s.Close()
 	if s.Addr() != "" {
 		t.Error(s.Addr())
@@ -107,7 +109,7 @@ func TestMove(t *testing.T) {
 // TestTakenBack: the port is ours at one address and somebody else's at another.
 func TestTakenBack(t *testing.T) {
 	t.Parallel()
-	s := &Server{Handler: New(Build{}).Handler()}
+	s := &Server{Handler: New(Build{}).Handler(), Limit: connlimit.New("page", 64, 0)}
 	defer s.Close()
 	a, port := free(t)
 	if err := s.Listen(a, quiet); err != nil {

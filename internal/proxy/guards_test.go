@@ -64,11 +64,14 @@ func TestLogged(t *testing.T) {
 // without end. That cannot be shown in short: the times are seconds.
 func TestBounded(t *testing.T) {
 	t.Parallel()
-	p := newPatient(Options{UpstreamTimeout: hang})
+	p := newPatient(Options{UpstreamTimeout: hang, UpstreamConns: 8})
 	for name, transport := range map[string]*http.Transport{"pooled": p.pooled, "fresh": p.fresh} {
 		if transport.DialContext == nil || transport.TLSHandshakeTimeout <= 0 || transport.ResponseHeaderTimeout != hang || transport.IdleConnTimeout <= 0 {
 			t.Errorf("the %s transport waits without end", name)
 		}
+	}
+	if p.pooled.MaxConnsPerHost != 6 || p.fresh.MaxConnsPerHost != 2 {
+		t.Error("there may be more connections to the receiver than were given")
 	}
 	if p.pooled.DisableKeepAlives || !p.fresh.DisableKeepAlives {
 		t.Error("what is called fresh is kept, or the other way round")

@@ -23,6 +23,7 @@ type Metrics struct {
 const (
 	handled = "handled"
 	failed  = "failed"
+	loop    = "loop"
 )
 
 // NewMetrics gives metrics of their own registry. cache may be nil.
@@ -30,7 +31,7 @@ func NewMetrics(cache *webhook.Cache) *Metrics {
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_proxy_requests_total",
-			Help: "Requests by result: handled by the receiver, failed (it did not answer, or with 5xx), or why they were not handed on."}, []string{"result"}),
+			Help: "Requests by result: handled by the receiver, failed (it did not answer, or with 5xx), loop (it came from this proxy itself), or why they were not handed on."}, []string{"result"}),
 		rereads: prometheus.NewCounter(prometheus.CounterOpts{Name: "tiwkeyd_proxy_rereads_total",
 			Help: "Callbacks that no held key explained, so that the keys were read once more."}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tiwkeyd_proxy_request_duration_seconds",
@@ -39,6 +40,7 @@ func NewMetrics(cache *webhook.Cache) *Metrics {
 	}
 	m.requests.WithLabelValues(handled)
 	m.requests.WithLabelValues(failed)
+	m.requests.WithLabelValues(loop)
 	for _, r := range webhook.Reasons() {
 		m.requests.WithLabelValues(string(r))
 	}

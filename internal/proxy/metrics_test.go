@@ -120,7 +120,7 @@ func TestLint(t *testing.T) {
 			t.Errorf("there is no series of %s", reason)
 		}
 	}
-	if n := len(regexp.MustCompile(`(?m)^tiwkeyd_proxy_requests_total`).FindAllString(text, -1)); n != len(webhook.Reasons())+2 {
+	if n := len(regexp.MustCompile(`(?m)^tiwkeyd_proxy_requests_total`).FindAllString(text, -1)); n != len(webhook.Reasons())+3 {
 		t.Errorf("%d series of requests", n)
 	}
 }

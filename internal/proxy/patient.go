@@ -29,12 +29,14 @@ func newPatient(o Options) *patient {
 		TLSHandshakeTimeout:   5 * time.Second,
 		MaxIdleConns:          1024,
 		MaxIdleConnsPerHost:   1024,
+		MaxConnsPerHost:       o.UpstreamConns * 3 / 4,
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true, // the answer is handed on as it is
 		ForceAttemptHTTP2:     true,
 	}
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
+	fresh.MaxConnsPerHost = o.UpstreamConns / 4 // apart, or idle ones of the pool would keep it waiting
 	return &patient{pooled: pooled, fresh: fresh, wait: o.UpstreamWait, log: o.Log}
 }
 

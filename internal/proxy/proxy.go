@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/internal/logs"
 	"tiwkeyd/webhook"
 )
@@ -45,6 +46,9 @@ type Options struct {
 	// restarting, and Tencent may send a callback but once.
 	UpstreamWait time.Duration
 
+	// UpstreamConns is how many connections to the receiver there may be; 0: as many as are wanted.
+	UpstreamConns int
+
 	Log     *slog.Logger
 	Metrics *Metrics
 }
@@ -54,9 +58,12 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 	options := o.Webhook
 	options.Log, options.Observe = o.Log, o.Metrics.observe
 	o.Log = logs.Limit(o.Log) // who has seen one callback can send it over and over
-	transport := newPatient(o)
+	transport, loops := newPatient(o), newLoops(o)
 	reverse := &httputil.ReverseProxy{
-		Rewrite:   func(p *httputil.ProxyRequest) { rewrite(p, o.Upstream) },
+		Rewrite: func(p *httputil.ProxyRequest) {
+			rewrite(p, o.Upstream)
+			p.Out.Header.Add("Via", "1.1 "+loops.self)
+		},
 		Transport: transport,
 		ErrorLog:  logs.ErrorLog(o.Log, slog.LevelWarn, "the answer of the receiver could not be handed on"),
 		ModifyResponse: func(res *http.Response) error {
@@ -72,6 +79,9 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 	}
 	verified := webhook.Middleware(options)(keepAnswer(reverse))
 	return o.Metrics.time(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if loops.refuse(w, r) {
+			return
+		}
 		verified.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, r.Context())))
 	})), transport.pooled.CloseIdleConnections
 }
@@ -80,6 +90,7 @@ func New(o Options) (handler http.Handler, closeIdle func()) {
 // it: the library gives up an answer that it cannot hand back by a panic.
 func keepAnswer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connlimit.Proven(r.Context())
 		defer func() {
 			if p := recover(); p != nil && (p != http.ErrAbortHandler || sender(r).Err() == nil) {
 				panic(p)

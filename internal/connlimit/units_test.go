@@ -1,0 +1,112 @@
+package connlimit
+
+import (
+	"container/list"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+)
+
+// TestHosts: a network of IPv6 addresses is one host.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	for from, want := range map[string]string{"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::", "fe80::1%eth0": "fe80::", "2001:db8:0:1::1": "2001:db8:0:1::"} {
+		c := fake{at: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 1))}
+		if got := hostOf(c); got != netip.MustParseAddr(want) {
+			t.Errorf("%s is of %s", from, got)
+		}
+	}
+	if got := hostOf(fake{at: &net.UnixAddr{}}); got.IsValid() {
+		t.Error(got)
+	}
+}
+
+type fake struct {
+	net.Conn
+	at net.Addr
+}
+
+func (f fake) RemoteAddr() net.Addr { return f.at }
+
+// TestCollect has the metrics of two servers in one registry.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(New("a", 5, 0), New("b", 6, 0))
+	families, err := r.Gather()
+	if err != nil || len(families) != 3 || len(families[0].GetMetric()) != 2 {
+		t.Fatalf("%v, %v", families, err)
+	}
+	if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+}
+
+// TestShares: all of them together, with what goes to the receiver, leave files to the rest.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	for files, want := range map[int][3]int{32: {8, 4, 8}, 256: {64, 16, 96}, 1024: {256, 64, 384}, 20000: {256, 64, 9872}, 1 << 20: {256, 64, 16384}} {
+		if got := [3]int{Page(files), Metrics(files), Callbacks(files)}; got != want {
+			t.Errorf("%d files: %v", files, got)
+		}
+		if left := files - 2*Callbacks(files) - Metrics(files); left < min(files/3, 48) && files > 32 {
+			t.Errorf("%d files: %d are left", files, left)
+		}
+	}
+	if n := Files(slog.New(slog.DiscardHandler)); n < 32 {
+		t.Errorf("%d files", n)
+	}
+}
+
+// TestVictim has the classes of connections, each as old as it says, in a full house.
+func TestVictim(t *testing.T) {
+	t.Parallel()
+	const young, old, ancient = notice / 2, 2 * notice, 2 * stuck
+	for _, c := range []struct {
+		name    string
+		age     time.Duration
+		reading bool
+		queue   func(*Limit) *list.List
+		goes    bool
+	}{
+		{"came just now", young, true, (*Limit).toWait, false},
+		{"waits for its peer", old, true, (*Limit).toWait, true},
+		{"was not looked at yet", old, false, (*Limit).toWait, false},
+		{"is not looked at for long", ancient, false, (*Limit).toWait, true},
+		{"is proven, and few are", old, true, (*Limit).toProve, true},
+		{"is in hand", ancient, true, (*Limit).toHand, false},
+	} {
+		l := New("house", 4, 0)
+		h := &held{}
+		l.hosts[h.host] = 1
+		l.move(h, c.queue(l))
+		h.since = time.Now().Add(-c.age)
+		h.reading.Store(c.reading)
+		if goes := l.victim() == h; goes != c.goes {
+			t.Errorf("a connection that %s goes: %t", c.name, goes)
+		}
+	}
+}
+
+func (l *Limit) toWait() *list.List  { return l.waiting }
+func (l *Limit) toProve() *list.List { return l.proven }
+func (l *Limit) toHand() *list.List  { return l.inHand }
+
+// TestBodyOfClosed: a body that came whole on a connection which was closed before has no end.
+func TestBodyOfClosed(t *testing.T) {
+	t.Parallel()
+	l := New("house", 4, 0)
+	h := &held{}
+	b := &body{io.NopCloser(strings.NewReader("x")), &of{l, h}}
+	if text, err := io.ReadAll(b); string(text) != "x" || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%q, %v", text, err)
+	}
+}
