@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -251,8 +252,15 @@ func (a *anyNode) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot,
 		}()
 	}
 	var errs []error
+	var newest rotator.Snapshot
+	var others <-chan time.Time // when the rest are waited for no more
 	for range a.nodes {
-		got := <-answers
+		var got answer
+		select {
+		case got = <-answers:
+		case <-others:
+			got.err = errors.New("it is slower than the others")
+		}
 		a.mu.Lock()
 		switch {
 		case got.err != nil:
@@ -261,16 +269,21 @@ func (a *anyNode) Read(ctx context.Context, t secrets.Target) (rotator.Snapshot,
 		case got.Version < a.newest || a.lives[got.Keyring.Life]:
 			got.err = fmt.Errorf("version %d was there before", a.newest)
 		}
-		if got.err == nil {
-			a.newest = got.Version
-			a.mu.Unlock()
-			a.saw(got.Snapshot)
-			return got.Snapshot, nil
+		if got.err == nil && got.Version >= newest.Version {
+			a.newest, newest = got.Version, got.Snapshot
 		}
 		a.mu.Unlock()
 		errs = append(errs, got.err)
+		if got.err == nil && others == nil {
+			// One that was deposed has the answer at hand, and the others have to ask their leader.
+			others = time.After(nodePatience)
+		}
 	}
-	return rotator.Snapshot{}, errors.Join(errs...)
+	if newest.Keyring == nil {
+		return rotator.Snapshot{}, errors.Join(errs...)
+	}
+	a.saw(newest)
+	return newest, nil
 }
 
 // run has the nemesis at work for as long as it should, with a rest now and then, so that
@@ -470,5 +483,26 @@ func (w *torture) tell(began, over time.Time, seed uint64) {
 			w.t.Error(err)
 		}
 		w.t.Logf("the picture is in %s", path)
+		if w.t.Failed() || refused+lost > 0 {
+			w.keep(path)
+		}
 	}
+}
+
+// keep writes down what everybody printed, beside the picture, for who has to find out why.
+func (w *torture) keep(path string) {
+	var daemons bytes.Buffer
+	for i, o := range w.outputs {
+		fmt.Fprintf(&daemons, "== process %d\n%s", i, o.String())
+	}
+	logs := map[string]string{".daemons.log": daemons.String()}
+	for i, node := range w.cluster.Nodes {
+		logs[fmt.Sprintf(".vault-%d.log", i)] = node.Output()
+	}
+	for name, text := range logs {
+		if err := os.WriteFile(path+name, []byte(text), 0o600); err != nil {
+			w.t.Error(err)
+		}
+	}
+	w.t.Logf("what all printed is beside it")
 }

@@ -260,7 +260,7 @@ func (w *World) check() {
 func (w *World) everyView(oldest time.Time) bool {
 	for i := len(w.vault.versions) - 1; i >= 0; i-- {
 		v := w.vault.versions[i]
-		if !v.k.CallbackKey().Equal(w.tencent.inForce) || v.k.Edited {
+		if !v.k.CallbackKey().Equal(w.tencent.inForce) || v.k.Edited || v.undone {
 			return false
 		}
 		if !v.from.After(oldest) {

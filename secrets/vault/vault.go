@@ -33,8 +33,12 @@ const (
 	maxHeaders = 256 << 10
 )
 
-// idleConnections is how many connections to Vault are kept for the next request.
-const idleConnections = 32
+const (
+	// idleConnections is how many connections to Vault are kept for the next request.
+	idleConnections = 32
+	// mostConnections is how many there may be: a Vault that is slow must not cost all the files that may be open.
+	mostConnections = 40
+)
 
 // purgeReach is how many versions back Purge goes: Vault itself keeps ten unless told
 // otherwise, and every retirement purges.
@@ -95,7 +99,7 @@ func New(o Options) (*Store, error) {
 	if !ok {
 		return nil, errors.New("vault: the library's transport is not net/http's")
 	}
-	transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = idleConnections, maxHeaders
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = mostConnections, idleConnections, maxHeaders
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
