@@ -274,3 +274,22 @@ func TestPaceIsShared(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomIsTakenOnce: a target that asks again in one visit takes no more of the room.
+func TestRoomIsTakenOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, e, ts, _ := fleet(t, 2, 0, nil)
+		e.stageRate = 1
+		first, second := e.track(ts[0]), e.track(ts[1])
+		time.Sleep(time.Minute) // there is all the room there can be
+		for range 10 * int(paceBurst.Seconds()) {
+			if !e.room(first) {
+				t.Fatal("it had room and has none")
+			}
+		}
+		if !e.room(second) {
+			t.Error("one target took the room of all")
+		}
+	})
+}

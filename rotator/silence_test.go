@@ -238,3 +238,33 @@ func TestFirstReadCountsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestLongestSilence at the edges of what is remembered.
+func TestLongestSilence(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	at := func(wall, steady time.Duration) moment { return moment{t0.Add(wall), steady} }
+	longest := func(q *silences, began, now moment, since time.Duration) time.Duration {
+		return q.longest(func() moment { return now }, began, slowAnswer, since)
+	}
+
+	// The wall clock is set back during a call that was begun before the last answer. Nothing counts up to then; from
+	// then on it does, though the clock has not come to where it was.
+	q := &silences{last: at(1000*s, 100*s)}
+	if got := longest(q, at(985*s, 90*s), at(10*s, 101*s), 100*s); got != allOfIt {
+		t.Errorf("%s after the clock was set back", got)
+	}
+	if got := longest(q, at(31*s, 122*s), at(31*s, 122*s), 121*s); got > 30*s {
+		t.Errorf("%s, a moment later", got)
+	}
+
+	// What was longer ago than silences are remembered may have been one.
+	q = &silences{last: at(silencesKept+s, silencesKept+s)}
+	now := at(silencesKept+2*s, silencesKept+2*s)
+	if got := longest(q, now, now, 2*s); got > 2*s {
+		t.Errorf("%s, of all that is remembered", got)
+	}
+	if got := longest(q, now, now, s); got != allOfIt {
+		t.Errorf("%s, of more than is remembered", got)
+	}
+}
