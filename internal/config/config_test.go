@@ -328,6 +328,32 @@ func TestKeepVersions(t *testing.T) {
 	}
 }
 
+// TestVariablesOf: a value is what stands there, for systemd and Docker too; what is wrong is told by its line.
+func TestVariablesOf(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]map[string]string{
+		"A=a$b\n":                        {"A": "a$b"},
+		"A=\"a$b${c}\"\nB='$1'\nC=$$\\$": {"A": "a$b${c}", "B": "$1", "C": `$$\$`},
+		"A=1\nB=${A}\n":                  {"A": "1", "B": "${A}"},
+		"\ufeffA=1\r\nexport B=2\r\n":    {"A": "1", "B": "2"},
+		"A=a#b\nB=a # of June\nC=\n":     {"A": "a#b", "B": "a", "C": ""},
+		"# A=1\n\nB=2":                   {"B": "2"},
+		"":                               {},
+	} {
+		if got, err := variablesOf(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for text, line := range map[string]string{
+		"CANARY": "line 1 ", "A=1\nCANARY not a variable {\nB=2\n": "line 2 ", "A=1\nB=\"two\nlines\"\n\nCANARY{\n": "line 5 ", "A=1\nB=\"CANARY\nC=2\n": "line 2 ",
+		"\xff\xfeA\x00=\x001\x00": "line 1 ",
+	} {
+		if got, err := variablesOf(text); err == nil || !strings.Contains(err.Error(), line) || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
 // TestEnvFileIsPrivate: no secret stands in a file that others can reach.
 func TestEnvFileIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "env")

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -47,10 +48,13 @@ func (f *EnvFile) Apply() (undo func(), err error) {
 		return nil, fmt.Errorf("--env-file: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	values, err := godotenv.Parse(io.LimitReader(file, maxEnvFile)) // a pipe tells no size
+	content, err := io.ReadAll(io.LimitReader(file, maxEnvFile)) // a pipe tells no size
 	if err != nil {
-		// The parser's error quotes the line, which may hold a secret.
-		return nil, fmt.Errorf("--env-file %s: it is not a list of NAME=VALUE lines", f.path)
+		return nil, fmt.Errorf("--env-file %s: %w", f.path, err)
+	}
+	values, err := variablesOf(string(content))
+	if err != nil {
+		return nil, fmt.Errorf("--env-file %s: %w", f.path, err)
 	}
 	for _, name := range secretVariables {
 		if _, ok := values[name]; ok && info.Mode().Perm()&0o077 != 0 {
@@ -71,6 +75,34 @@ func (f *EnvFile) Apply() (undo func(), err error) {
 		return nil, fmt.Errorf("--env-file %s: %w", f.path, err)
 	}
 	return undo, nil
+}
+
+// variablesOf reads lines of the form NAME=VALUE. A $ is one, as for systemd and Docker, which read the same file: the
+// parser would put another variable in its place. Its errors quote the line, which may hold a secret.
+func variablesOf(text string) (map[string]string, error) {
+	const dollar = "\ufdd0" // stands in no text: Unicode has no such character
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "$", dollar)
+	parse := func(text string) (map[string]string, error) {
+		values, err := godotenv.Unmarshal(text)
+		if _, odd := values[""]; err == nil && odd { // a line without =
+			err = errors.New("a name is missing")
+		}
+		return values, err
+	}
+	values, err := parse(text)
+	if err != nil {
+		good, lines := 0, strings.SplitAfter(text, "\n")
+		for n := range lines { // a quoted value has several lines
+			if _, err := parse(strings.Join(lines[:n], "")); err == nil {
+				good = n
+			}
+		}
+		return nil, fmt.Errorf("line %d is not of the form NAME=VALUE, or its quotes are not closed", good+1)
+	}
+	for name, value := range values {
+		values[name] = strings.ReplaceAll(value, dollar, "$")
+	}
+	return values, nil
 }
 
 // replace has next in the environment instead of what the file put there before.
