@@ -6,6 +6,7 @@ import (
 
 	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
 
+	"tiwkeyd/internal/printable"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -96,7 +97,7 @@ func classify(action string, t secrets.Target, code, message, requestID string) 
 	if !known {
 		r = row{class: doubt, meaning: "a code that is not known", advice: "nothing: it is looked at and tried again"}
 	}
-	return &rotator.APIError{Class: r.class, Action: action, Target: t, Code: code, Message: message, RequestID: requestID,
+	return &rotator.APIError{Class: r.class, Action: action, Target: t, Code: printable.Text(code), Message: printable.Text(message), RequestID: printable.Text(requestID),
 		Meaning: r.meaning, Advice: r.advice, Forbidden: r.forbidden}
 }
 
@@ -112,7 +113,7 @@ func redact(s string, k secrets.Key) string {
 	if !k.IsZero() {
 		s = strings.ReplaceAll(s, k.Reveal(), "["+k.String()+"]")
 	}
-	return strings.ToValidUTF8(s, "?")
+	return s
 }
 
 // explain turns an error of the SDK into ours. The SDK quotes whole answers in its messages,

@@ -14,6 +14,7 @@ import (
 
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/doctor"
+	"tiwkeyd/internal/printable"
 )
 
 func (p *program) checkCommand() *cobra.Command {
@@ -168,7 +169,7 @@ func findingLine(f doctor.Finding) string {
 	if f.Mend != "" {
 		mend = " → " + f.Mend
 	}
-	return fmt.Sprintf("%-4s  %-13s  %s%s", word(f.Status), f.Check, what, mend)
+	return fmt.Sprintf("%-4s  %-13s  %s%s", word(f.Status), f.Check, printable.Text(what), printable.Text(mend))
 }
 
 // word is a status as a person is to see it: a failure must not be overlooked.

@@ -20,6 +20,7 @@ import (
 	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/logs"
+	"tiwkeyd/internal/printable"
 	"tiwkeyd/rotator"
 )
 
@@ -152,7 +153,7 @@ func (p *program) exitStatus(err error) int {
 		return 0
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(p.stderr, "tiwkeyd: %s\n", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(p.stderr, "tiwkeyd: %s\n", printable.Text(strings.TrimRight(line, "\n")))
 	}
 	var exit *exitError
 	if errors.As(err, &exit) {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"tiwkeyd/internal/printable"
 	"tiwkeyd/rotator"
 )
 
@@ -45,7 +46,7 @@ func (p *progress) event(ev rotator.Event) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	text = ev.Target.String() + "  " + text
+	text = ev.Target.String() + "  " + printable.Text(text)
 	if p.live && ev.Kind == rotator.Idle {
 		p.line, p.until = text, until
 		p.redraw()

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/observe"
+	"tiwkeyd/internal/printable"
 	"tiwkeyd/internal/schedule"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -215,8 +216,8 @@ func printStatus(out io.Writer, all []targetStatus) error {
 		if st.StoreError != "" {
 			lastError = st.StoreError
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, phase, current, age,
-			dash(strings.Join(others, ", ")), waits, next, dash(lastError))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Target, phase, printable.Text(current), age,
+			dash(printable.Text(strings.Join(others, ", "))), waits, next, dash(printable.Text(lastError)))
 	}
 	return w.Flush()
 }

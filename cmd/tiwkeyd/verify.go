@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/printable"
 	"tiwkeyd/secrets"
 	"tiwkeyd/webhook"
 )
@@ -175,7 +176,7 @@ func (p *program) deliver(f verifyFlags, v verdict) error {
 		}
 		fmt.Fprintln(p.stdout, word)
 		for _, w := range v.Words {
-			fmt.Fprintln(p.stdout, "  "+w)
+			fmt.Fprintln(p.stdout, "  "+printable.Text(w))
 		}
 	}
 	if !v.Genuine {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/printable"
 )
 
 // What makes a mount unusable, whatever the token may do.
@@ -74,7 +75,7 @@ func (e oneLine) Error() string {
 		}
 		text := fmt.Sprintf("HTTP status %d", res.StatusCode)
 		for _, said := range res.Errors {
-			text += ": " + strings.Join(strings.Fields(said), " ")
+			text += ": " + printable.Text(strings.Join(strings.Fields(said), " "))
 		}
 		return text
 	}

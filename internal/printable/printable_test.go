@@ -1,0 +1,31 @@
+package printable
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"": "", "as it is, größer 白板 🙂 �": "as it is, größer 白板 🙂 �", `a\b`: `a\b`,
+		"\x1b]0;title\x07": `\x1b]0;title\x07`, "one\r\ntwo\tthree": `one\x0d\x0atwo\x09three`, "\u009b31m\x7f": `\x9b31m\x7f`,
+		"a\u202eb\u2066c\u2028d": `a\u202eb\u2066c\u2028d`, "\xff\xfea": `\xff\xfea`,
+	} {
+		if got := Text(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}
+
+func FuzzText(f *testing.F) {
+	f.Add("\x1b[2J\xff\u202e")
+	f.Fuzz(func(t *testing.T, s string) {
+		got := Text(s)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) || Text(got) != got {
+			t.Errorf("%q: %q", s, got)
+		}
+	})
+}
