@@ -273,3 +273,35 @@ func TestInLine(t *testing.T) {
 		}
 	}
 }
+
+// TestLastInLine: the only one in line is visited for something else, and nobody is left to be called.
+func TestLastInLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := engineOn(t, newMemory(), "me", nil, nil)
+		e.lookRate = 5
+		l := lanes{line: []visit{{tr: e.track(codecTarget), at: time.Now()}}}
+		if at := e.call(&l); len(l.lane[0].queue) != 1 || len(l.line) != 0 || time.Until(at) != lineCheck {
+			t.Errorf("%d are visited, %d in line, again in %s", len(l.lane[0].queue), len(l.line), time.Until(at))
+		}
+	})
+}
+
+// TestIntervalIsTold when it changes much, and not where it is what was configured.
+func TestIntervalIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, log := engineOn(t, newMemory(), "me", nil, nil)
+		e.lookRate = 5
+		for _, c := range []struct {
+			served int
+			told   int // in all
+		}{{1, 0}, {2400, 0}, {5000, 1}, {5500, 1}, {10000, 2}, {1, 3}, {2, 3}} {
+			e.served = c.served
+			e.tellInterval()
+			if told := strings.Count(log.String(), "looked at less often"); told != c.told {
+				t.Errorf("%d targets: told %d times, want %d\n%s", c.served, told, c.told, log)
+			}
+		}
+	})
+}

@@ -268,3 +268,39 @@ func TestLongestSilence(t *testing.T) {
 		t.Errorf("%s, of more than is remembered", got)
 	}
 }
+
+// TestSilencesAreTold: those of ten seconds are remembered as one, the longest of them, and no others with it.
+func TestSilencesAreTold(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	at := func(steady time.Duration) moment { return moment{t0.Add(steady), steady} }
+	for name, c := range map[string]struct {
+		before time.Duration // of the first silence that matters
+		calls  []time.Duration
+		since  time.Duration
+		want   time.Duration // from then to the last call
+	}{
+		"a short one makes a long one no younger":      {60 * s, []time.Duration{101 * s, 101*s + 10*time.Millisecond}, 101 * s, 10 * time.Millisecond},
+		"nor does one of another ten seconds":          {60 * s, []time.Duration{101 * s, 115 * s, 129 * s}, 101 * s, 14 * s},
+		"a shorter one does not hide the one before":   {60 * s, []time.Duration{101 * s, 102 * s}, 100 * s, 41 * s},
+		"a longer one is not hidden by the one before": {100 * s, []time.Duration{101 * s, 106 * s, 106*s + 10*time.Millisecond}, 100 * s, 5 * s},
+	} {
+		q := &silences{last: at(c.before)}
+		var got time.Duration
+		for _, steady := range c.calls {
+			now := at(steady)
+			got = q.longest(func() moment { return now }, now, slowAnswer, c.since)
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	q := &silences{last: at(0)}
+	for n := range 5000 {
+		now := at(time.Duration(n) * 60 * time.Millisecond)
+		q.longest(func() moment { return now }, now, slowAnswer, 0)
+	}
+	if len(q.long) > 31 {
+		t.Errorf("%d silences are remembered of five minutes", len(q.long))
+	}
+}
