@@ -259,6 +259,10 @@ func TestMetadata(t *testing.T) {
 		}
 		answers[path] = was
 	}
+	answers["/role"] = `{"TmpSecretKey":"` + strings.Repeat("CANARY", maxAnswer)
+	if _, err := m.fetch(t.Context()); err == nil || len(err.Error()) > 1000 {
+		t.Error("an answer without an end is read")
+	}
 	answers["/role"] = `{"TmpSecretKey":"CANARY`
 	if _, err := m.fetch(t.Context()); err == nil || strings.Contains(err.Error(), "CANARY") {
 		t.Error(err)

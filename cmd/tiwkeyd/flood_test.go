@@ -78,8 +78,8 @@ func TestHugeFiles(t *testing.T) {
 	}
 }
 
-// TestFloods: something that is no Vault, or no metadata service, answers the daemon with 64 MB. It takes
-// a limited part of that into memory, says so, and lives.
+// TestFloods: something that is no Vault answers the daemon with 64 MB. It takes a limited part of that into memory,
+// says so, and lives.
 func TestFloods(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -104,15 +104,6 @@ func TestFloods(t *testing.T) {
 		}, "longer than 4194304 bytes", func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/") {
 				_, _ = io.WriteString(w, `{"data":{"type":"kv","options":{"version":"2"}}}`)
-				return
-			}
-			flood(w)
-		}},
-		{"the metadata service", func(url string) []string {
-			return []string{"HTTP_PROXY=" + url, "TIWKEYD_TENCENT_CREDENTIALS=cvm-role"}
-		}, "longer than 1048576 bytes", func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasSuffix(r.URL.Path, "/security-credentials/") {
-				_, _ = io.WriteString(w, "the-role")
 				return
 			}
 			flood(w)
