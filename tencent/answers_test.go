@@ -166,7 +166,7 @@ func TestSpaceAround(t *testing.T) {
 
 func TestRedact(t *testing.T) {
 	t.Parallel()
-	if got := redact("a "+canaryKey+" b \xff", secrets.NewKey("public", canaryKey)) + redact("c", secrets.Key{}); got != "a [public] b ?c" {
+	if got := redact("a "+canaryKey+" b \xff", secrets.NewKey("public", canaryKey)) + redact("c", secrets.Key{}); got != "a [public] b \xffc" {
 		t.Errorf("%q", got)
 	}
 }

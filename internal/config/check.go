@@ -105,10 +105,7 @@ func (k *checker) site(name, v string) *url.URL {
 	return u
 }
 
-// credentials are variables that are pasted, or read from a file by a shell.
-var credentials = []string{"TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID", "VAULT_K8S_ROLE", "VAULT_NAMESPACE"}
-
-// pasted refuses a value that nobody means: with a space or a line break in it, whoever it is sent to says that it is
+// pasted refuses a credential that nobody means, which was pasted, or read from a file by a shell: with a space or a line break in it, whoever it is sent to says that it is
 // wrong, or the network library that the request is. It is not quoted.
 func (k *checker) pasted(name, v string) {
 	if strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c > '~' }) {

@@ -131,9 +131,6 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 		return nil, fmt.Errorf("read the environment: %w", err)
 	}
 	k := &checker{}
-	for _, name := range credentials {
-		k.pasted(name, values[name])
-	}
 	c := check(&r, k, func(name string) string { return values[name] })
 	c.Unknown, c.Traces = Unknown(environ), traces(environ)
 	if len(k.errs) > 0 {
@@ -143,6 +140,9 @@ func load(environ []string, check func(*raw, *checker, func(string) string) *Con
 }
 
 func (r *raw) check(k *checker, env func(string) string) *Config {
+	for _, name := range []string{"TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"} {
+		k.pasted(name, env(name))
+	}
 	c := &Config{Env: env, Spec: r.Schedule, Credentials: r.Credentials}
 	c.Policy = rotator.Policy{
 		Propagation:  k.duration("TIWKEYD_PROPAGATION", r.Propagation, 0, rotator.MaxPropagation),
@@ -209,6 +209,9 @@ func (r *raw) checkStore(k *checker, c *Config) {
 	c.FileStore = k.store(r.Store)
 	if c.FileStore != "" && !c.VaultCredentials() {
 		return
+	}
+	for _, name := range []string{"VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID", "VAULT_K8S_ROLE", "VAULT_NAMESPACE"} {
+		k.pasted(name, c.Env(name))
 	}
 	k.folder("TIWKEYD_VAULT_MOUNT", c.VaultMount)
 	k.folder("TIWKEYD_VAULT_PREFIX", c.VaultPrefix)

@@ -45,6 +45,7 @@ type held struct {
 	reading atomic.Bool // what came is used up
 	host    netip.Addr
 	proven  bool
+	over    bool          // its request was answered, and it is not idle yet
 	since   time.Time     // when it came to its queue
 	queue   *list.List    // nil: it is held no more
 	place   *list.Element // in it
@@ -98,7 +99,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			return nil, net.ErrClosed
 		case <-l.limit.freed:
-		case <-time.After(notice / 10): // one of them may have waited for long enough meanwhile
+		case <-time.After(notice(l.limit.most) / 10): // one of them may have waited for long enough meanwhile
 		}
 	}
 	return h, nil
@@ -150,10 +151,13 @@ func (l *Limit) admit(h *held, log *slog.Logger) bool {
 	return true
 }
 
-const (
-	// notice is how long a connection has at least, for its first request and for each other one.
-	notice = 100 * time.Millisecond
+// notice is how long a connection has at least, for its first request and for each other one, by how many are held:
+// a thousand new ones a second get in, whatever the limit.
+func notice(most int) time.Duration {
+	return min(max(time.Duration(most)*time.Millisecond, 100*time.Millisecond), 500*time.Millisecond)
+}
 
+const (
 	// stuck is when a connection whose request is not here whole is given up although nothing is read from it:
 	// its body waits for memory, or its refusal to be taken.
 	stuck = time.Second
@@ -179,11 +183,11 @@ func (l *Limit) victim() *held {
 			victim, crowd = nil, l.hosts[h.host]
 		}
 		age := time.Since(h.since)
-		if victim == nil && l.hosts[h.host] == crowd && (age > stuck || age > notice && h.reading.Load()) {
+		if victim == nil && l.hosts[h.host] == crowd && (age > stuck || age > notice(l.most) && (h.over || h.reading.Load())) {
 			victim = h
 		}
 	}
-	if e := l.inHand.Front(); crowd == 0 && e != nil && l.patience > 0 {
+	if e := l.inHand.Front(); victim == nil && e != nil && l.patience > 0 {
 		if h := e.Value.(*held); time.Since(h.since) > l.patience {
 			victim = h
 		}

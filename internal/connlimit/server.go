@@ -68,6 +68,7 @@ func (l *Limit) state(c net.Conn, s http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		l.forget(h)
 	case http.StateIdle:
+		h.over = false
 		queue := l.waiting
 		if h.proven {
 			queue = l.proven
@@ -81,6 +82,7 @@ func (l *Limit) state(c net.Conn, s http.ConnState) {
 func (l *Limit) follow(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if of, ok := r.Context().Value(key{}).(*of); ok && of.held != nil {
+			defer of.answered()
 			if r.Body != nil && r.Body != http.NoBody {
 				r = r.WithContext(r.Context()) // the library looks at its own one's body
 				r.Body = &body{r.Body, of}
@@ -103,6 +105,20 @@ func (o *of) whole() bool {
 		o.limit.move(o.held, o.limit.inHand)
 	}
 	return true
+}
+
+// answered says that a request was answered. Where its body was not read, or the connection is to end, the library
+// waits for half a second: nobody who is not here yet has to.
+func (o *of) answered() {
+	o.limit.mu.Lock()
+	defer o.limit.mu.Unlock()
+	if o.held.queue == nil {
+		return
+	}
+	if o.held.over = true; o.held.queue == o.limit.inHand {
+		o.limit.move(o.held, o.limit.waiting)
+	}
+	o.limit.room()
 }
 
 // body is a request's, whose end says that it is here whole.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,7 +70,7 @@ func TestShares(t *testing.T) {
 // TestVictim has the classes of connections, each as old as it says, in a full house.
 func TestVictim(t *testing.T) {
 	t.Parallel()
-	const young, old, ancient = notice / 2, 2 * notice, 2 * stuck
+	young, old, ancient := notice(4)/2, 2*notice(4), 2*stuck
 	for _, c := range []struct {
 		name    string
 		age     time.Duration
@@ -92,6 +93,43 @@ func TestVictim(t *testing.T) {
 		h.reading.Store(c.reading)
 		if goes := l.victim() == h; goes != c.goes {
 			t.Errorf("a connection that %s goes: %t", c.name, goes)
+		}
+	}
+}
+
+// TestAnswered: a connection whose request was answered, and that the library still keeps, goes like one that waits for
+// its peer; one that takes no answer goes though others came just now.
+func TestAnswered(t *testing.T) {
+	t.Parallel()
+	l := New("house", 4, time.Second)
+	answered, young := &held{}, &held{}
+	l.hosts[answered.host] = 2
+	l.move(answered, l.inHand)
+	l.move(young, l.waiting)
+	if l.victim() != nil {
+		t.Error("a request in hand is given up, or one that came just now")
+	}
+	answered.since = time.Now().Add(-2 * time.Second)
+	if l.victim() != answered {
+		t.Error("one that takes no answer keeps others out")
+	}
+	(&of{l, answered}).answered()
+	if answered.since = time.Now().Add(-2 * notice(4)); answered.queue != l.waiting || l.victim() != answered {
+		t.Error("one that was answered is kept")
+	}
+	l.state(answered, http.StateIdle)
+	if answered.since = time.Now().Add(-2 * notice(4)); l.victim() != nil {
+		t.Error("one that is idle, and was not looked at, goes")
+	}
+	(&of{l, &held{}}).answered() // it was closed meanwhile
+}
+
+// TestNotice is longer where many are held: who is far away needs it.
+func TestNotice(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[int]time.Duration{16: 100 * time.Millisecond, 384: 384 * time.Millisecond, 16384: 500 * time.Millisecond} {
+		if got := notice(most); got != want || got >= stuck {
+			t.Errorf("%d: %s", most, got)
 		}
 	}
 }

@@ -32,7 +32,8 @@ func ours(host string, known func() string) bool {
 	if n, _, err := net.SplitHostPort(host); err == nil {
 		name = n
 	}
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || host == "" || strings.EqualFold(name, "localhost") {
+	name = strings.TrimSuffix(name, ".")
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || host == "" || strings.EqualFold(name, "localhost") || strings.EqualFold(name, "localhost.localdomain") {
 		return true
 	}
 	machine, err := os.Hostname()

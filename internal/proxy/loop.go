@@ -38,12 +38,17 @@ func newLoops(o Options) *loops {
 // this in place of 401.
 func (l *loops) refuse(w http.ResponseWriter, r *http.Request) bool {
 	passed := strings.Join(r.Header.Values("Via"), ",")
-	if !strings.Contains(passed, l.self) && strings.Count(passed, pseudonym) < mostHops {
+	back := strings.Contains(passed, l.self)
+	if !back && strings.Count(passed, pseudonym) < mostHops {
 		return false
 	}
 	l.often.Do(func() {
-		l.o.Log.Error("a request came back to this proxy: --upstream leads to it again, by itself or over others; give the receiver's own address",
-			"upstream", l.o.Upstream.Redacted())
+		if back {
+			l.o.Log.Error("a request came back to this proxy: --upstream leads to it again, by itself or over others; give the receiver's own address",
+				"upstream", l.o.Upstream.Redacted())
+		} else { // which anybody can make up
+			l.o.Log.Warn("a request says that it came through many proxies like this one: if no stranger sent it, their upstreams lead to each other", "proxies", mostHops)
+		}
 	})
 	l.o.Metrics.requests.WithLabelValues(loop).Inc()
 	w.Header().Set("Connection", "close")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -21,10 +22,12 @@ type Notifier struct {
 	Status func() string // how things are, in one line, without secrets
 	Alive  func() error  // what is wrong that a restart would mend, if anything
 	Log    *slog.Logger
+
+	owed atomic.Bool // that the daemon is ready
 }
 
 // Ready says that the daemon serves, after a start or a reload.
-func (n *Notifier) Ready() { n.send(daemon.SdNotifyReady + "\nSTATUS=" + n.Status()) }
+func (n *Notifier) Ready() { n.owed.Store(!n.send(daemon.SdNotifyReady + "\nSTATUS=" + n.Status())) }
 
 // Reloading says that a reload begins, as Type=notify-reload wants to have it said. Ready
 // ends it.
@@ -67,7 +70,12 @@ func (n *Notifier) Run(ctx context.Context) {
 		case watchdog > 0:
 			message += "\n" + daemon.SdNotifyWatchdog
 		}
-		n.send(message)
+		if n.owed.Load() { // it was not taken: a start, or a reload, would end in a time-out
+			message = daemon.SdNotifyReady + "\n" + message
+		}
+		if n.send(message) {
+			n.owed.Store(false)
+		}
 	}
 }
 
@@ -76,10 +84,10 @@ func (n *Notifier) Run(ctx context.Context) {
 const patience = 500 * time.Millisecond
 
 // send leaves it at that if systemd cannot be reached: it will see by itself what is missing.
-func (n *Notifier) send(message string) {
+func (n *Notifier) send(message string) (sent bool) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
-		return
+		return true
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err == nil {
@@ -90,4 +98,5 @@ func (n *Notifier) send(message string) {
 	if err != nil {
 		n.Log.Warn("systemd could not be told", "error", err.Error())
 	}
+	return err == nil
 }
