@@ -263,9 +263,14 @@ func allNamed(keyFiles []string) bool {
 	return len(keyFiles) > 0
 }
 
+// names lists targets for a line of the log, the first of many.
 func names(targets []secrets.Target) []string {
+	const some = 20
 	var all []string
-	for _, t := range targets {
+	for i, t := range targets {
+		if i == some {
+			return append(all, fmt.Sprintf("and %d more", len(targets)-some))
+		}
 		all = append(all, t.String())
 	}
 	return all

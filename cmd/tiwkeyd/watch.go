@@ -40,7 +40,7 @@ type watch struct {
 
 // pagePatience is how long an answer of the page, metrics or health is safe when connections run
 // out: whoever does not take it must not keep health from others.
-const pagePatience = time.Second
+const pagePatience = 500 * time.Millisecond
 
 // watch begins to look on, at the address that the configuration gives.
 func (p *program) watch(ps *parts) (*watch, error) {

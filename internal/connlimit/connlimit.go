@@ -99,7 +99,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			return nil, net.ErrClosed
 		case <-l.limit.freed:
-		case <-time.After(notice(l.limit.most) / 10): // one of them may have waited for long enough meanwhile
+		case <-time.After(l.limit.notice() / 10): // one of them may have waited for long enough meanwhile
 		}
 	}
 	return h, nil
@@ -151,13 +151,29 @@ func (l *Limit) admit(h *held, log *slog.Logger) bool {
 	return true
 }
 
-// notice is how long a connection has at least, for its first request and for each other one, by how many are held:
-// a thousand new ones a second get in, whatever the limit.
-func notice(most int) time.Duration {
-	return min(max(time.Duration(most)*time.Millisecond, 100*time.Millisecond), 500*time.Millisecond)
+// notice is how long a connection has at least, for its first request and for each other one. Who asks for pages and
+// health is near, and sends at once. Callbacks come from afar, and by TLS, which takes more than one way there and back:
+// they have longer, the longer the more may be held, so that a thousand new ones a second get in.
+func (l *Limit) notice() time.Duration {
+	if l.patience > 0 {
+		return 30 * time.Millisecond
+	}
+	return min(max(time.Duration(l.most)*time.Millisecond, 100*time.Millisecond), 500*time.Millisecond)
+}
+
+// stuckFor is when a connection is given up whose request is not here whole although nothing is read from it. One that
+// brought something genuine before has longer: on a busy machine it may be here and not looked at yet.
+func (h *held) stuckFor() time.Duration {
+	if h.proven {
+		return 5 * stuck
+	}
+	return stuck
 }
 
 const (
+	// gone is when an answer is on its way, after its handler has ended.
+	gone = 20 * time.Millisecond
+
 	// stuck is when a connection whose request is not here whole is given up although nothing is read from it:
 	// its body waits for memory, or its refusal to be taken.
 	stuck = time.Second
@@ -183,7 +199,7 @@ func (l *Limit) victim() *held {
 			victim, crowd = nil, l.hosts[h.host]
 		}
 		age := time.Since(h.since)
-		if victim == nil && l.hosts[h.host] == crowd && (age > stuck || age > notice(l.most) && (h.over || h.reading.Load())) {
+		if victim == nil && l.hosts[h.host] == crowd && (age > h.stuckFor() || age > l.notice() && h.reading.Load() || age > gone && h.over) {
 			victim = h
 		}
 	}

@@ -70,7 +70,7 @@ func TestShares(t *testing.T) {
 // TestVictim has the classes of connections, each as old as it says, in a full house.
 func TestVictim(t *testing.T) {
 	t.Parallel()
-	young, old, ancient := notice(4)/2, 2*notice(4), 2*stuck
+	young, old, ancient := 50*time.Millisecond, 200*time.Millisecond, 2*stuck
 	for _, c := range []struct {
 		name    string
 		age     time.Duration
@@ -114,23 +114,29 @@ func TestAnswered(t *testing.T) {
 		t.Error("one that takes no answer keeps others out")
 	}
 	(&of{l, answered}).answered()
-	if answered.since = time.Now().Add(-2 * notice(4)); answered.queue != l.waiting || l.victim() != answered {
+	if answered.since = time.Now().Add(-2 * l.notice()); answered.queue != l.waiting || l.victim() != answered {
 		t.Error("one that was answered is kept")
 	}
 	l.state(answered, http.StateIdle)
-	if answered.since = time.Now().Add(-2 * notice(4)); l.victim() != nil {
+	if answered.since = time.Now().Add(-2 * l.notice()); l.victim() != nil {
 		t.Error("one that is idle, and was not looked at, goes")
 	}
 	(&of{l, &held{}}).answered() // it was closed meanwhile
 }
 
-// TestNotice is longer where many are held: who is far away needs it.
+// TestNotice is longer where many are held: who is far away needs it. Who asks for health is near.
 func TestNotice(t *testing.T) {
 	t.Parallel()
 	for most, want := range map[int]time.Duration{16: 100 * time.Millisecond, 384: 384 * time.Millisecond, 16384: 500 * time.Millisecond} {
-		if got := notice(most); got != want || got >= stuck {
+		if got := New("callbacks", most, 0).notice(); got != want || got >= stuck {
 			t.Errorf("%d: %s", most, got)
 		}
+		if got := New("metrics", most, time.Second).notice(); got != 30*time.Millisecond {
+			t.Errorf("%d, of health: %s", most, got)
+		}
+	}
+	if (&held{}).stuckFor() != stuck || (&held{proven: true}).stuckFor() <= 2*stuck {
+		t.Error("whoever brought something genuine has no longer than others")
 	}
 }
 
