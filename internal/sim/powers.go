@@ -328,6 +328,9 @@ func (w *World) restore() {
 		w.tencent.foreign = true
 		w.unclaimed = w.now
 	}
+	if last := v.versions[len(v.versions)-1].k; last.Lookup(k.CallbackKey()) == nil { // receivers have not read of it yet, or not again
+		w.unclaimed = w.now
+	}
 	w.write("a backup", k)
 }
 

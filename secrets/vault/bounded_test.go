@@ -76,7 +76,7 @@ func TestTooLong(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tooLong) || !strings.Contains(err.Error(), c.names) || c.names != "" && !strings.Contains(err.Error(), "VAULT_ADDR") {
 					t.Errorf("%s, status %d: %v", c.what, code, err)
 				}
-				if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 100 { // of 400 and more
+				if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 250 { // of 400 and more; other tests allocate meanwhile
 					t.Errorf("%s, status %d: it took %d MB", c.what, code, mb)
 				}
 				s.Close()

@@ -36,6 +36,7 @@ type Receiver struct {
 type watched struct {
 	views  []view
 	failed time.Time     // when the last read was begun, if it failed
+	away   time.Time     // and the first of those that failed one after the other
 	began  time.Time     // when the last read that succeeded was begun
 	more   chan struct{} // closed after the next read
 }
@@ -91,12 +92,16 @@ func (r *Receiver) see(t secrets.Target, s rotator.Snapshot, err error, began ti
 	close(w.more)
 	w.more = make(chan struct{})
 	if err != nil {
+		if w.failed.IsZero() {
+			w.away = began
+		}
 		w.failed = began
 		return
 	}
 	from := s.Written
-	// The store may have come back while the last read that failed was under way.
-	if came := w.failed.Add(-unnoticed * r.poll); !w.failed.IsZero() && came.After(from) {
+	// The store may have come back while the last read that failed was under way. What time receivers had before it
+	// went away counts.
+	if came := w.failed.Add(-unnoticed * r.poll).Add(min(0, from.Sub(w.away))); !w.failed.IsZero() && came.After(from) {
 		from = came
 	}
 	if from.IsZero() {

@@ -99,6 +99,15 @@ func TestReceiver(t *testing.T) {
 			s.answer(nil, 0)
 			time.Sleep(lag + 2*poll)
 		}, "b", 0, 200},
+		{"what time there was before it went away counts", func(s *scripted) {
+			s.answer(nil, 4*time.Second)
+			time.Sleep(2 * poll)
+			s.write("a", "b") // after the read under way was begun
+			s.answer(errors.New("sealed"), 4*time.Second)
+			time.Sleep(8*time.Second - poll) // one read did not see it yet, the next one fails
+			s.answer(nil, 0)
+			time.Sleep(lag - 8*time.Second + 4*time.Second) // later than the lag by what it was away
+		}, "b", 0, 200},
 		{"a store that does not answer at all is away", func(s *scripted) {
 			s.answer(nil, time.Hour)
 			time.Sleep(time.Minute)
