@@ -122,7 +122,14 @@ func TestBusySockets(t *testing.T) {
 	done := make(chan int, callbacks)
 	for range callbacks {
 		go func() {
-			status, _ := send(t, url, body)
+			// On a busy machine it may be slow to send after it has connected, and is closed: Tencent sends again, five times.
+			status := 0
+			for try := 0; status == 0 && try < 6; try++ {
+				if res, err := http.Post(url, "application/json", strings.NewReader(body)); err == nil {
+					status = res.StatusCode
+					_ = res.Body.Close()
+				}
+			}
 			done <- status
 		}()
 	}
