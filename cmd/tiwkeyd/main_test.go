@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -25,7 +26,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	stderr := &listener{heard: make(chan struct{})}
-	p := &program{stdout: os.Stdout, stderr: stderr, adjust: faster, events: signalSelf(stderr)}
+	p := &program{stdout: os.Stdout, stderr: stderr, adjust: faster}
+	p.events = signalSelf(p, stderr)
 	p.stall, _ = time.ParseDuration(os.Getenv("TEST_STALL"))
 	p.room, _ = strconv.Atoi(os.Getenv("TEST_LOG_ROOM"))
 	os.Exit(p.main(os.Args[1:]))
@@ -65,7 +67,7 @@ func faster(p *rotator.Policy) {
 
 // signalSelf reads TEST_SIGNAL_AT, "STEP:PHASE:SIGNAL", and sends the signal the first time.
 // After TERM the step goes on when the program knows that it is to end; after HANG it never does.
-func signalSelf(stderr *listener) func(rotator.Event) {
+func signalSelf(p *program, stderr *listener) func(rotator.Event) {
 	parts := strings.Split(os.Getenv("TEST_SIGNAL_AT"), ":")
 	if len(parts) != 3 {
 		return nil
@@ -75,7 +77,11 @@ func signalSelf(stderr *listener) func(rotator.Event) {
 	return func(ev rotator.Event) {
 		if string(ev.Step) == parts[0] && string(ev.Kind) == parts[1] && !done {
 			done = true
-			fmt.Fprintf(os.Stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
+			out := io.Writer(os.Stderr)
+			if sig == syscall.SIGTERM { // behind the lines that wait to be written
+				out = p.stderr
+			}
+			fmt.Fprintf(out, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
 			if parts[2] == "HANG" {
 				select {}
 			}
