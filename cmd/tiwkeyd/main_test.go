@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -25,7 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_AS_TIWKEYD") == "" {
 		os.Exit(m.Run())
 	}
-	stderr := &listener{heard: make(chan struct{})}
+	stderr := &listener{heard: make(chan struct{}), marked: make(chan struct{})}
 	p := &program{stdout: os.Stdout, stderr: stderr, adjust: faster}
 	p.events = signalSelf(p, stderr)
 	p.stall, _ = time.ParseDuration(os.Getenv("TEST_STALL"))
@@ -33,16 +32,19 @@ func TestMain(m *testing.M) {
 	os.Exit(p.main(os.Args[1:]))
 }
 
-// listener is standard error, and tells when the program says that it is to end.
+// listener is standard error, and tells when the program says that it is to end, and when a test's own mark was written.
 type listener struct {
-	once  sync.Once
-	heard chan struct{}
+	once, mark    sync.Once
+	heard, marked chan struct{}
 }
 
 func (l *listener) Write(b []byte) (int, error) {
 	n, err := os.Stderr.Write(b)
 	if bytes.Contains(b, []byte(`"msg":"stopping`)) {
 		l.once.Do(func() { close(l.heard) })
+	}
+	if bytes.Contains(b, []byte("test: ")) {
+		l.mark.Do(func() { close(l.marked) })
 	}
 	return n, err
 }
@@ -77,11 +79,9 @@ func signalSelf(p *program, stderr *listener) func(rotator.Event) {
 	return func(ev rotator.Event) {
 		if string(ev.Step) == parts[0] && string(ev.Kind) == parts[1] && !done {
 			done = true
-			out := io.Writer(os.Stderr)
-			if sig == syscall.SIGTERM { // behind the lines that wait to be written
-				out = p.stderr
-			}
-			fmt.Fprintf(out, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
+			// Behind the lines that wait to be written, which a kill would cost.
+			fmt.Fprintf(p.stderr, "test: %s at %s:%s\n", parts[2], parts[0], parts[1])
+			<-stderr.marked
 			if parts[2] == "HANG" {
 				select {}
 			}
