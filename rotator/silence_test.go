@@ -258,7 +258,7 @@ func TestLongestSilence(t *testing.T) {
 		t.Errorf("%s, a moment later", got)
 	}
 
-	// What was longer ago than silences are remembered may have been one.
+	// Silences are remembered for a day. Before that there may have been one that nobody remembers.
 	q = &silences{last: at(silencesKept+s, silencesKept+s)}
 	now := at(silencesKept+2*s, silencesKept+2*s)
 	if got := longest(q, now, now, 2*s); got > 2*s {

@@ -28,8 +28,8 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestTransport has answers around the limit, told of before or not, packed or not. What is longer
-// gives an error and no more than the limit, however often it is read.
+// TestTransport reads answers just below and just above the limit, with and without Content-Length, packed and
+// unpacked. A longer one gives an error, and never more bytes than the limit, however often it is read.
 func TestTransport(t *testing.T) {
 	const most = 1000
 	for _, c := range []struct {

@@ -80,8 +80,8 @@ type listener struct {
 	done  chan struct{} // closed with it
 }
 
-// Accept waits for a connection and then for room. What goes wrong is told here, because the
-// library tells it in one voice with what strangers do wrong.
+// Accept waits for a connection, and then for room. It logs its own errors: the library would log them as it logs the
+// mistakes of strangers, and those are shown to who debugs only.
 func (l *listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -151,9 +151,9 @@ func (l *Limit) admit(h *held, log *slog.Logger) bool {
 	return true
 }
 
-// notice is how long a connection has at least, for its first request and for each other one. Who asks for pages and
-// health is near, and sends at once. Callbacks come from afar, and by TLS, which takes more than one way there and back:
-// they have longer, the longer the more may be held, so that a thousand new ones a second get in.
+// notice is the least time that a connection gets to send a request. Pages and health are asked for from nearby, by
+// senders that send at once. Callbacks may come from far away and by TLS, which takes several round trips, so they get
+// more time: the higher the limit, the more, and always so that a thousand new connections a second get in.
 func (l *Limit) notice() time.Duration {
 	if l.patience > 0 {
 		return 30 * time.Millisecond

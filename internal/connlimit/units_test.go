@@ -124,7 +124,8 @@ func TestAnswered(t *testing.T) {
 	(&of{l, &held{}}).answered() // it was closed meanwhile
 }
 
-// TestNotice is longer where many are held: who is far away needs it. Who asks for health is near.
+// TestNotice: the more connections there may be, the more time each one has, because senders may be far away. Health
+// checks come from nearby, and get little.
 func TestNotice(t *testing.T) {
 	t.Parallel()
 	for most, want := range map[int]time.Duration{16: 100 * time.Millisecond, 384: 384 * time.Millisecond, 16384: 500 * time.Millisecond} {

@@ -24,8 +24,8 @@ func large() *Monitor {
 	return m
 }
 
-// TestOneForAll: all that goes through the targets for a stranger is made once for all of them. What does
-// not is told at once.
+// TestOneForAll: what goes through all targets is made once, however many strangers ask for it. What does not, such
+// as that the daemon is stopping, is told at once.
 func TestOneForAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testOneForAll)

@@ -25,7 +25,7 @@ type Monitor struct {
 	calls    *calls
 	reads    reads
 
-	// What is made of all targets for who asks.
+	// Each of these goes through all targets. It is made once, and given to everybody who asks for it.
 	views   kept.Value[view]
 	lates   kept.Value[error]
 	reports kept.Value[Report]
