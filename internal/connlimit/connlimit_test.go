@@ -3,6 +3,7 @@ package connlimit
 import (
 	"bufio"
 	"bytes"
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
@@ -98,6 +99,25 @@ func (h *house) asks(c net.Conn, path string) {
 	}
 	_ = res.Body.Close()
 	h.await("it is idle", func() bool { return h.queues()[2] == 0 })
+	h.settle()
+}
+
+// settle waits until the server has answered all and waits for each peer. Before that, which connection has waited for
+// longest depends on how busy the machine is.
+func (h *house) settle() {
+	h.t.Helper()
+	h.await("all connections are idle", func() bool {
+		h.limit.mu.Lock()
+		defer h.limit.mu.Unlock()
+		for _, queue := range []*list.List{h.limit.waiting, h.limit.proven} {
+			for e := queue.Front(); e != nil; e = e.Next() {
+				if c := e.Value.(*held); c.over || !c.reading.Load() {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // gone waits until a connection is closed.
@@ -144,6 +164,7 @@ func TestLongestGoes(t *testing.T) {
 		h.await("the first is held", func() bool { return h.queues() == [3]int{1, 0, 0} })
 		second := h.from(1, "")
 		h.await("both are held", func() bool { return h.queues() == [3]int{2, 0, 0} })
+		h.settle()
 		_, _ = io.WriteString(first, "x")
 		third := h.from(1, "")
 		h.gone(first, name)
@@ -203,6 +224,7 @@ func TestProvenGoLast(t *testing.T) {
 	h.from(1, "")
 	last := h.from(1, "")
 	h.await("all are held", func() bool { return h.queues() == [3]int{2, 2, 0} })
+	h.settle()
 	for range 3 { // each closes another newcomer
 		h.from(1, "")
 	}

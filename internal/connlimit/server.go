@@ -69,12 +69,7 @@ func (l *Limit) state(c net.Conn, s http.ConnState) {
 		l.forget(h)
 	case http.StateIdle:
 		h.over = false
-		queue := l.waiting
-		if h.proven {
-			queue = l.proven
-		}
-		l.move(h, queue)
-		l.room()
+		l.rest(h)
 	}
 }
 
@@ -116,9 +111,20 @@ func (o *of) answered() {
 		return
 	}
 	if o.held.over = true; o.held.queue == o.limit.inHand {
-		o.limit.move(o.held, o.limit.waiting)
+		o.limit.rest(o.held)
+		return
 	}
 	o.limit.room()
+}
+
+// rest puts a connection whose request was answered where it waits for the next one.
+func (l *Limit) rest(h *held) {
+	queue := l.waiting
+	if h.proven {
+		queue = l.proven
+	}
+	l.move(h, queue)
+	l.room()
 }
 
 // body is a request's, whose end says that it is here whole.

@@ -122,6 +122,12 @@ func TestAnswered(t *testing.T) {
 		t.Error("one that is idle, and was not looked at, goes")
 	}
 	(&of{l, &held{}}).answered() // it was closed meanwhile
+
+	genuine := &held{proven: true}
+	l.move(genuine, l.inHand)
+	if (&of{l, genuine}).answered(); genuine.queue != l.proven {
+		t.Error("one that brought something genuine goes like a stranger's while its answer is written")
+	}
 }
 
 // TestNotice: the more connections there may be, the more time each one has, because senders may be far away. Health
