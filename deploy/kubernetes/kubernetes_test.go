@@ -2,8 +2,10 @@
 package kubernetes_test
 
 import (
+	"crypto/x509"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +25,8 @@ import (
 
 // manifests are what `kubectl apply -k` would send.
 type manifests struct {
+	secret     corev1.Secret
+	authority  corev1.ConfigMap
 	namespace  corev1.Namespace
 	account    corev1.ServiceAccount
 	deployment appsv1.Deployment
@@ -31,16 +35,26 @@ type manifests struct {
 	monitor    monitoringv1.PodMonitor
 }
 
+// each tries what the base gives, and what the example of an overlay makes of it.
+func each(t *testing.T, try func(t *testing.T, m *manifests)) {
+	for _, folder := range []string{"base", "example"} {
+		t.Run(folder, func(t *testing.T) { try(t, built(t, folder)) })
+	}
+}
+
 // built decodes each document into its type; a member that the type does not have is an error.
-func built(t *testing.T) *manifests {
+func built(t *testing.T, folder string) *manifests {
 	t.Helper()
-	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "base")
+	all, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &manifests{}
 	into := map[string]any{"v1/Namespace": &m.namespace, "v1/ServiceAccount": &m.account, "apps/v1/Deployment": &m.deployment,
 		"networking.k8s.io/v1/NetworkPolicy": &m.network, "policy/v1/PodDisruptionBudget": &m.budget, "monitoring.coreos.com/v1/PodMonitor": &m.monitor}
+	if folder == "example" {
+		into["v1/Secret"], into["v1/ConfigMap"] = &m.secret, &m.authority
+	}
 	for _, r := range all.Resources() {
 		kind := r.GetApiVersion() + "/" + r.GetKind()
 		to := into[kind]
@@ -66,12 +80,13 @@ func built(t *testing.T) *manifests {
 }
 
 // TestRestricted has the Pod Security Standard's own evaluator judge the pod.
-func TestRestricted(t *testing.T) {
+func TestRestricted(t *testing.T) { each(t, restricted) }
+
+func restricted(t *testing.T, m *manifests) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := built(t)
 	pod := m.deployment.Spec.Template
 	for _, r := range evaluator.EvaluatePod(psa.LevelVersion{Level: psa.LevelRestricted, Version: psa.LatestVersion()}, &pod.ObjectMeta, &pod.Spec) {
 		if !r.Allowed {
@@ -84,8 +99,9 @@ func TestRestricted(t *testing.T) {
 }
 
 // TestPod is what the standard does not ask for.
-func TestPod(t *testing.T) {
-	m := built(t)
+func TestPod(t *testing.T) { each(t, wholePod) }
+
+func wholePod(t *testing.T, m *manifests) {
 	spec := m.deployment.Spec.Template.Spec
 	if len(spec.Containers) != 1 || *m.deployment.Spec.Replicas != 2 {
 		t.Fatal("not two replicas of one container")
@@ -124,15 +140,21 @@ func TestPod(t *testing.T) {
 	check(c.ReadinessProbe.HTTPGet.Path == "/readyz" && c.ReadinessProbe.HTTPGet.Port.StrVal == port.Name, "readiness")
 	check(*m.monitor.Spec.PodMetricsEndpoints[0].Port == port.Name, "Prometheus asks another port")
 
-	token := spec.Volumes[0].Projected.Sources[0].ServiceAccountToken
-	check(token.Audience == "vault" && c.VolumeMounts[0].Name == spec.Volumes[0].Name, "the token is not for Vault, or not mounted")
+	mounted := map[string]string{}
+	for _, v := range c.VolumeMounts {
+		mounted[v.Name] = v.MountPath
+	}
+	volume := spec.Volumes[slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Projected != nil })]
+	token := volume.Projected.Sources[0].ServiceAccountToken
+	check(token.Audience == "vault" && mounted[volume.Name] != "", "the token is not for Vault, or not mounted")
 	check(env["VAULT_AUTH_METHOD"] == "kubernetes" && env["VAULT_K8S_ROLE"] == "tiwkeyd", "no login with the pod's token")
-	check(env["VAULT_K8S_TOKEN_FILE"] == c.VolumeMounts[0].MountPath+"/"+token.Path, "the token's file is not where it is looked for")
+	check(env["VAULT_K8S_TOKEN_FILE"] == mounted[volume.Name]+"/"+token.Path, "the token's file is not where it is looked for")
 }
 
 // TestSelectors: each selector finds the pods of the Deployment, and only by a label that they have.
-func TestSelectors(t *testing.T) {
-	m := built(t)
+func TestSelectors(t *testing.T) { each(t, selectors) }
+
+func selectors(t *testing.T, m *manifests) {
 	pod := labels.Set(m.deployment.Spec.Template.Labels)
 	for what, s := range map[string]*metav1.LabelSelector{"deployment": m.deployment.Spec.Selector, "budget": m.budget.Spec.Selector,
 		"network policy": &m.network.Spec.PodSelector, "monitor": &m.monitor.Spec.Selector, "spread": m.deployment.Spec.Template.Spec.TopologySpreadConstraints[0].LabelSelector} {
@@ -147,8 +169,10 @@ func TestSelectors(t *testing.T) {
 }
 
 // TestNetwork: nothing comes in but monitoring, and nothing goes out but to names, Vault and HTTPS.
-func TestNetwork(t *testing.T) {
-	n := built(t).network.Spec
+func TestNetwork(t *testing.T) { each(t, network) }
+
+func network(t *testing.T, m *manifests) {
+	n := m.network.Spec
 	if len(n.PolicyTypes) != 2 || len(n.Ingress) != 1 || len(n.Ingress[0].From) != 1 || len(n.Ingress[0].Ports) != 1 || n.Ingress[0].Ports[0].Port.IntValue() != 9469 {
 		t.Errorf("in: %+v", n.Ingress)
 	}
@@ -161,7 +185,50 @@ func TestNetwork(t *testing.T) {
 			out = append(out, p.Port.IntValue())
 		}
 	}
+	for _, resolver := range []string{"169.254.20.10/32", "169.254.169.254/32"} {
+		if !slices.ContainsFunc(n.Egress[0].To, func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil && p.IPBlock.CIDR == resolver }) {
+			t.Errorf("names are not asked for at %s, where a node's resolver may be", resolver)
+		}
+	}
 	if len(out) != 4 || out[0] != 53 || out[1] != 53 || out[2] != 8200 || out[3] != 443 {
 		t.Errorf("out: %v", out)
+	}
+}
+
+// TestExample: the pods of the overlay get the Secret, the authority and the image that it brings, and may ask the
+// cluster's DNS service for names also where a resolver of the node takes what is sent there.
+func TestExample(t *testing.T) {
+	base, m := built(t, "base"), built(t, "example")
+	spec := m.deployment.Spec.Template.Spec
+	c := spec.Containers[0]
+	if c.Image == base.deployment.Spec.Template.Spec.Containers[0].Image {
+		t.Error("the image is the base's")
+	}
+	env := map[string]corev1.EnvVar{}
+	for _, e := range c.Env {
+		env[e.Name] = e
+	}
+	for _, name := range []string{"TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"} {
+		if ref := env[name].ValueFrom.SecretKeyRef; ref.Name != m.secret.Name || len(m.secret.Data[ref.Key]) == 0 {
+			t.Errorf("%s is taken from %s of %s", name, ref.Key, ref.Name)
+		}
+	}
+	i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == m.authority.Name })
+	if i < 0 {
+		t.Fatalf("the authority %s is no volume", m.authority.Name)
+	}
+	at := slices.IndexFunc(c.VolumeMounts, func(v corev1.VolumeMount) bool { return v.Name == spec.Volumes[i].Name })
+	if at < 0 {
+		t.Fatal("the authority is not mounted")
+	}
+	file, ok := strings.CutPrefix(env["VAULT_CACERT"].Value, c.VolumeMounts[at].MountPath+"/")
+	if !ok || !x509.NewCertPool().AppendCertsFromPEM([]byte(m.authority.Data[file])) {
+		t.Errorf("there is no certificate at %s", env["VAULT_CACERT"].Value)
+	}
+	if got, had := len(m.network.Spec.Egress[0].To), len(base.network.Spec.Egress[0].To); got != had+1 {
+		t.Errorf("names are asked for at %d places, and at %d by the base", got, had)
+	}
+	if to := m.network.Spec.Egress[1].To; len(to) != 1 || to[0].IPBlock == nil {
+		t.Errorf("Vault is asked at %v", to)
 	}
 }
