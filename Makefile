@@ -73,8 +73,9 @@ build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tiwkeyd ./cmd/tiwkeyd
 
 VERSION = 0.1.0
-package: ## a Debian package into bin/; VERSION=1.2.3
-	GO="$(GO)" deploy/debian/build $(VERSION) bin
+RUNBOOK_URL =
+package: ## a Debian package into bin/; VERSION=1.2.3 RUNBOOK_URL=https://wiki.example/tiwkeyd (where the alerts lead)
+	RUNBOOK_URL="$(RUNBOOK_URL)" GO="$(GO)" deploy/debian/build $(VERSION) bin
 
 image: ## the container image, into buildah's storage: IMAGE=localhost/tiwkeyd:latest VERSION=1.2.3
 	GO="$(GO)" VERSION=$(VERSION) deploy/container/build $(IMAGE)

@@ -46,7 +46,7 @@ func TestRunbook(t *testing.T) {
 	}
 	var anchors []string
 	for _, a := range alerts {
-		anchors = append(anchors, "docs/operations.md#"+strings.ToLower(a))
+		anchors = append(anchors, "file:///usr/share/doc/tiwkeyd/operations.md#"+strings.ToLower(a))
 		if n := strings.Count(cases, "alertname: "+a+"\n"); n < 3 {
 			t.Errorf("%s has %d tests: it needs one while all is well, one before its time and one when it fires", a, n)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,20 @@ func TestPackage(t *testing.T) {
 			t.Errorf("%s: %v, %v", want.path, info, err)
 		}
 	}
+	rules, err := os.ReadFile(filepath.Join(tree, "usr/share/tiwkeyd/rules.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := strings.Count(string(rules), "- alert: ")
+	for _, m := range regexp.MustCompile(`runbook_url: file://(.*)#(.*)`).FindAllStringSubmatch(string(rules), -1) {
+		page, err := os.ReadFile(filepath.Join(tree, m[1]))
+		if alerts--; err != nil || !strings.Contains(strings.ToLower(string(page)), "\n### "+m[2]+"\n") {
+			t.Errorf("an alert leads to %s#%s: %v", m[1], m[2], err)
+		}
+	}
+	if alerts != 0 {
+		t.Errorf("%d alerts lead nowhere", alerts)
+	}
 	if got := run(t, "dpkg-deb", "-f", path, "Version"); got != "1.2.3\n" {
 		t.Errorf("its version is %s", got)
 	}
@@ -72,6 +87,26 @@ func TestPackage(t *testing.T) {
 		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "#"), "="); ok && strings.HasPrefix(name, "TIWKEYD_") && !strings.Contains(help, "  "+name) {
 			t.Errorf("the example names %s, and `tiwkeyd run --help` does not", name)
 		}
+	}
+}
+
+// TestRunbookURL: the alerts of a package lead where its builder says, if that is an address.
+func TestRunbookURL(t *testing.T) {
+	for _, bad := range []string{"wiki", "https://", "https://wiki.example/a#b", "https://wiki.example/|e id|", "ftp://wiki.example/", "https://wiki.example/\nhttps://x"} {
+		t.Setenv("RUNBOOK_URL", bad)
+		out, err := exec.Command("./build", "1.2.3", t.TempDir()).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "RUNBOOK_URL") {
+			t.Errorf("%q: %v, %s", bad, err, out)
+		}
+	}
+	t.Setenv("RUNBOOK_URL", "https://wiki.example/tiwkeyd?page=1")
+	dir, tree := t.TempDir(), t.TempDir()
+	run(t, "./build", "1.2.3", dir)
+	all, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
+	run(t, "dpkg-deb", "-x", all[0], tree)
+	rules, err := os.ReadFile(filepath.Join(tree, "usr/share/tiwkeyd/rules.yaml"))
+	if err != nil || strings.Count(string(rules), "runbook_url: https://wiki.example/tiwkeyd?page=1#tiwkeyd") != strings.Count(string(rules), "- alert: ") {
+		t.Errorf("%v\n%s", err, rules)
 	}
 }
 

@@ -228,18 +228,27 @@ func (w *world) nothingShows() {
 // uninstall leaves what the administrator wrote, and a purge nothing at all.
 func (w *world) uninstall(before []string) {
 	w.Helper()
+	override := "/etc/systemd/system/tiwkeyd.service.d"
+	if err := os.MkdirAll(override, 0o755); err != nil {
+		w.Fatal(err)
+	}
+	w.write(override+"/override.conf", "[Service]\nEnvironment=A=B\n", 0o600)
+	w.run("systemctl", "mask", "tiwkeyd")
 	w.run("dpkg", "-r", "tiwkeyd")
-	if state := w.property("LoadState") + " " + w.property("ActiveState"); state != "not-found inactive" {
+	if state := w.property("LoadState") + " " + w.property("ActiveState"); state != "masked inactive" {
 		w.Errorf("after the removal it is %s", state)
 	}
 	left := added(before, files(w.T))
 	w.Logf("after the removal there is %q", left)
-	if !slices.Equal(left, []string{"/etc/tiwkeyd", "/etc/tiwkeyd/credentials", credentials + "tencent", credentials + "vault-secret-id", credentials + "vault-token", settings}) {
+	if !slices.Equal(left, []string{"/etc/systemd/system/multi-user.target.wants/tiwkeyd.service", "/etc/systemd/system/tiwkeyd.service", override, override + "/override.conf", "/etc/tiwkeyd", "/etc/tiwkeyd/credentials", credentials + "tencent", credentials + "vault-secret-id", credentials + "vault-token", settings}) {
 		w.Errorf("after the removal there is %q", left)
 	}
 	w.run("dpkg", "-P", "tiwkeyd")
 	if left := added(before, files(w.T)); len(left) > 0 {
 		w.Errorf("after the purge there is %q", left)
+	}
+	if state := w.property("LoadState"); state != "not-found" {
+		w.Errorf("after the purge it is %s", state)
 	}
 }
 
