@@ -146,6 +146,54 @@ func TestCacheReadsOlderVersions(t *testing.T) {
 	})
 }
 
+// TestCacheReadsVersionsNumberedAnew: a store that was put back, or lost what it had acknowledged, gives numbers a second
+// time, while a node of it may tell of those before. Whatever is read then, keys of both are accepted until one version
+// has come after all by number and by time.
+func TestCacheReadsVersionsNumberedAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, start := newPlace(), time.Now()
+		put := func(version int64, written time.Duration, value string) {
+			p.put(testTarget, value)
+			p.change(func() {
+				k := p.keys[testTarget]
+				k.Version, k.Written, k.AcceptUnsigned = version, start.Add(written), value == "unsigned"
+				p.keys[testTarget] = k
+			})
+		}
+		put(175, 5, "a")
+		c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
+		defer c.Close()
+		for i, step := range []struct {
+			version  int64
+			written  time.Duration
+			value    string
+			pass     time.Duration
+			want     string
+			unsigned bool
+		}{
+			{175, 5, "a", 10 * time.Second, "id-a", false},
+			{170, 6, "b", 10 * time.Second, "id-a id-b", false}, // 171 to 175 are lost
+			{175, 5, "a", 10 * time.Second, "id-b id-a", false}, // a node has not learned of it
+			{169, 4, "z", 10 * time.Second, "id-b id-a id-z", false},
+			{171, 7, "c", 10 * time.Second, "id-a id-c", false},
+			{175, 5, "a", 10 * time.Second, "id-c id-a", false},
+			{1, 8, "unsigned", 10 * time.Second, "id-c id-a id-unsigned", true}, // made anew
+			{2, 9, "d", 50 * time.Minute, "id-c id-a id-d", false},
+			{2, 9, "d", 11 * time.Minute, "id-d", false},
+			{176, 8, "e", 10 * time.Second, "id-d id-e", false}, // one of two clocks is wrong
+			{177, 10, "f", 10 * time.Second, "id-f", false},
+		} {
+			put(step.version, step.written, step.value)
+			time.Sleep(step.pass)
+			synctest.Wait()
+			if k, _ := c.Keys(testApp); held(c) != step.want || k.AcceptUnsigned != step.unsigned {
+				t.Errorf("step %d: %s are held, not %s; unsigned %t", i, held(c), step.want, k.AcceptUnsigned)
+			}
+		}
+	})
+}
+
 // TestCachePace: one reading a second, the second one early by chance, and no more of them
 // whatever asks for some.
 func TestCachePace(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 	leastPatience = 2 * time.Second
 	mostPatience  = 8 * time.Second
 
-	// newestKept is for how long the newest version that was read stays accepted beside older ones.
+	// newestKept is for how long a version stays accepted beside others, if none is known to have come after it.
 	newestKept = time.Hour
 )
 
@@ -55,30 +55,46 @@ type ring struct {
 	begun    int       // readings begun
 	answered int       // the last of them that told what there is
 	keys     Keys
-	readAt   time.Time // when the reading that gave keys began; zero: never
-	newest   Keys      // the newest version that was read
-	newestAt time.Time
+	readAt   time.Time       // when the reading that gave keys began; zero: never
+	newest   []newest        // what was read and nothing that came after it; several if versions were numbered anew
 	err      error           // of the last reading
 	revoked  []Revoked       // all that any reading gave
 	told     map[string]bool // ids of revoked keys that were read again and told of
 }
 
+// newest is a version that no other is known to have come after.
+type newest struct {
+	Keys
+	at time.Time // when it was read last
+}
+
+// since reports whether k is the same version as other, or came after it. Where versions are numbered anew,
+// of two neither may have come after the other: their numbers say one thing, and their times another.
+func (k Keys) since(other Keys) bool {
+	return k.Version >= other.Version && !k.Written.Before(other.Written)
+}
+
 // accepted is what is to be accepted after a reading. If it gave an older version than one before,
-// either a node of the store was deposed and does not know it, or an older store was put back.
-// Then a key of either version may be the one in force.
+// a node of the store was deposed and does not know it. If it cannot be told which of two is older, a
+// store was put back, lost what it had acknowledged, or the keyring was made anew. Then a key of
+// either version may be the one in force.
 func (r *ring) accepted(read Keys, began time.Time) Keys {
-	if read.Version >= r.newest.Version || began.Sub(r.newestAt) > newestKept {
-		r.newest, r.newestAt = read, began
-		return read
+	r.newest = slices.DeleteFunc(r.newest, func(n newest) bool { return read.since(n.Keys) || began.Sub(n.at) > newestKept })
+	if !slices.ContainsFunc(r.newest, func(n newest) bool { return n.since(read) }) {
+		r.newest = append(r.newest, newest{read, began})
 	}
-	both := r.newest
-	both.Accept = slices.Clone(both.Accept)
-	for _, k := range read.Accept {
-		if !slices.ContainsFunc(both.Accept, k.Equal) {
-			both.Accept = append(both.Accept, k)
+	all := r.newest[0].Keys
+	all.Accept = slices.Clone(all.Accept)
+	for _, n := range append(slices.Clone(r.newest[1:]), newest{Keys: Keys{Accept: read.Accept}}) {
+		all.Version = max(all.Version, n.Version)
+		all.AcceptUnsigned = all.AcceptUnsigned || n.AcceptUnsigned
+		for _, k := range n.Accept {
+			if !slices.ContainsFunc(all.Accept, k.Equal) {
+				all.Accept = append(all.Accept, k)
+			}
 		}
 	}
-	return both
+	return all
 }
 
 // unrevoked is keys without those that were ever read to be revoked. A version that was put back, or

@@ -54,6 +54,10 @@ type Keys struct {
 	// Version is of the keyring they come from, where its place numbers them; else 0.
 	Version int64
 
+	// Written is when that version was written, by the clock of its place; zero if it does not tell.
+	// Where versions were numbered anew, it tells which came first.
+	Written time.Time
+
 	// Revoked lists keys that were revoked, as the keyring does: no callback signed with one of
 	// them is genuine, even if it is in Accept. A Cache remembers what it has ever read here, and
 	// leaves it out of what it gives. A Reader that knows of none leaves it empty.

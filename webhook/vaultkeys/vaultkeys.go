@@ -27,7 +27,7 @@ func (r Reader) ReadKeys(ctx context.Context, t webhook.Target) (webhook.Keys, e
 		return webhook.Keys{}, fmt.Errorf("%s: %w", r.store, webhook.ErrNoKeyring)
 	}
 	keys, err := webhook.DecodeKeys(t, v.Content)
-	keys.Version = v.Number
+	keys.Version, keys.Written = v.Number, v.Written
 	return keys, err
 }
 
