@@ -61,11 +61,13 @@ mutate: ## 40 min or more: takes each guard of the decision away, and a test mus
 TIME    = 3m
 SEED    = 1
 PICTURE = bin/torture.svg
+PAUSES  = 2m
 UPGRADE = 10m
-torture: vault ## 14 min, or TIME and UPGRADE: real processes to which everything happens that can, then upgrades and back; TIME=1h UPGRADE=1m SEED=7; needs root, or user namespaces
+torture: vault ## 16 min, or TIME, PAUSES and UPGRADE: real processes to which everything happens that can, a Vault whose nodes are paused, then upgrades and back; TIME=1h UPGRADE=1m SEED=7; needs root, or user namespaces
 	overlay=$$($(GO) run ./internal/wrongclock) && \
 	TIWKEYD_TORTURE_TIME=$(TIME) TIWKEYD_TORTURE_SEED=$(SEED) TIWKEYD_TORTURE_PICTURE=$(abspath $(PICTURE)) $(GO) test -tags torture \
 	  -overlay "$$overlay" -count 1 -timeout 0 -run '^TestTorture$$' -v ./cmd/tiwkeyd
+	TIWKEYD_PAUSES_TIME=$(PAUSES) $(GO) test -tags torture -count 1 -timeout 0 -run '^TestPausedLeaders$$' -v ./secrets/vault
 	[ -z "$(UPGRADE)" ] || TIWKEYD_UPGRADE_TIME=$(UPGRADE) TIWKEYD_TORTURE_SEED=$(SEED) $(GO) test -tags torture \
 	  -count 1 -timeout 0 -run '^TestUpgradeAndBack$$' -v ./cmd/tiwkeyd
 

@@ -32,7 +32,8 @@ func StartClusterIn(tb testing.TB, dirs ...string) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
 	for i, dir := range dirs {
-		storage := fmt.Sprintf("storage \"raft\" {\n  path = %%q\n  node_id = \"node%d\"\n  performance_multiplier = 1\n}", i)
+		// Without its cache, as docs/operations.md has it: a node that was paused would keep what it knew before.
+		storage := fmt.Sprintf("disable_cache = true\nstorage \"raft\" {\n  path = %%q\n  node_id = \"node%d\"\n  performance_multiplier = 1\n}", i)
 		c.Nodes = append(c.Nodes, newServer(tb, dir, storage))
 	}
 	first := c.Nodes[0]

@@ -81,7 +81,7 @@ func serve(path string) error {
 	}
 	settings := &vault.CoreConfig{
 		RawConfig: config, Physical: backend, StorageType: config.Storage.Type, Logger: logger, LogLevel: config.LogLevel,
-		RedirectAddr: config.APIAddr, DisableMlock: config.DisableMlock, BuiltinRegistry: builtins,
+		RedirectAddr: config.APIAddr, DisableMlock: config.DisableMlock, DisableCache: config.DisableCache, BuiltinRegistry: builtins,
 		DefaultLeaseTTL: config.DefaultLeaseTTL, MaxLeaseTTL: config.MaxLeaseTTL,
 		LogicalBackends:    map[string]logical.Factory{"plugin": plugin.Factory, "kv": kv.Factory},
 		CredentialBackends: map[string]logical.Factory{"plugin": plugin.Factory},
