@@ -203,5 +203,11 @@ func (p *program) withParts(ctx context.Context, run func(context.Context, *part
 		return err
 	}
 	defer ps.close()
+	if ps.vault != nil {
+		// A login that Vault refuses now it refuses every time: nothing is tried, and no daemon goes on with it.
+		if _, err := ps.vault.LookUpToken(ctx); errors.Is(err, vault.ErrLoginRefused) || vault.Denied(err) {
+			return &exitError{code: exitUsage, err: err}
+		}
+	}
 	return run(ctx, ps)
 }
