@@ -203,11 +203,17 @@ func (p *program) withParts(ctx context.Context, run func(context.Context, *part
 		return err
 	}
 	defer ps.close()
-	if ps.vault != nil {
-		// A login that Vault refuses now it refuses every time: nothing is tried, and no daemon goes on with it.
-		if _, err := ps.vault.LookUpToken(ctx); errors.Is(err, vault.ErrLoginRefused) || vault.Denied(err) {
-			return &exitError{code: exitUsage, err: err}
-		}
-	}
 	return run(ctx, ps)
+}
+
+// logIn reports a login that Vault refuses: it would every time, and nothing goes on with what it is for.
+func (ps *parts) logIn(ctx context.Context) error {
+	if ps.vault == nil {
+		return nil
+	}
+	_, err := ps.vault.LookUpToken(ctx)
+	if errors.Is(err, vault.ErrLoginRefused) || vault.Denied(err) {
+		return &exitError{code: exitUsage, err: err}
+	}
+	return nil
 }

@@ -156,7 +156,7 @@ func (s *session) acquire(ctx context.Context) error {
 			Err: noLogin{hushed{oneLine{err}, proof}, final}, Advice: s.login.advice(err)}
 		if final {
 			s.refused = refusal{sha256.Sum256([]byte(proof)), time.Now().Add(pause), failed}
-			s.log.Error("vault refused the login; it is tried again when what it shows has changed, or after this time", "error", failed.Error(), "pause", pause.String())
+			s.log.Error("vault refused the login; the same secret is not shown again before the time given", "error", failed.Error(), "again_at", s.refused.until)
 		}
 		return failed
 	}
@@ -169,7 +169,11 @@ func (s *session) acquire(ctx context.Context) error {
 }
 
 func (s *session) notGiven(err error) error {
-	return &Error{Tried: "vault: " + errNoLogin.Error(), Err: noLogin{err, true}, Advice: "have it written there, readable by the user this runs as"}
+	what := "a token"
+	if s.login.Method == AppRole {
+		what = "a secret id"
+	}
+	return &Error{Tried: "vault: " + errNoLogin.Error(), Err: noLogin{err, true}, Advice: "have " + what + " written there, readable by the user this runs as"}
 }
 
 func (s *session) use(token string) {

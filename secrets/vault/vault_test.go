@@ -107,6 +107,7 @@ func TestStore(t *testing.T) {
 	t.Run("token lost", func(t *testing.T) { tokenLost(t, v) })
 	t.Run("the token's end", func(t *testing.T) { tokensEnd(t, v) })
 	t.Run("read secret", func(t *testing.T) { readSecret(t, v) })
+	t.Run("mounts", func(t *testing.T) { mounts(t, v) })
 	t.Run("own write respelt", func(t *testing.T) { ownWriteRespelt(t, v, token) })
 	t.Run("number too large", func(t *testing.T) { numberTooLarge(t, v, token) })
 	t.Run("a proxy's page", func(t *testing.T) { proxysPage(t, v, token) })
