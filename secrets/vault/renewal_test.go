@@ -22,6 +22,7 @@ type renewing struct {
 	status   int // of an answer to a renewal
 	answer   string
 	ttl      string // what a look-up tells
+	login    string // what a login gives
 	logins   int
 	renewals int
 }
@@ -42,21 +43,28 @@ func (v *renewing) RoundTrip(r *http.Request) (*http.Response, error) {
 		status, answer = v.status, v.answer
 	case strings.HasSuffix(path, "/lookup-self"):
 		answer = `{"data": {"ttl": ` + v.ttl + `}}`
+		if v.answer == ended {
+			status, answer = v.status, v.answer
+		}
 	case strings.HasSuffix(path, "/login"):
 		v.logins++
-		answer = hourLong
+		answer = v.login
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(answer)), Request: r}, nil
 }
 
 const (
-	hourLong  = `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 3600}}`
-	halfHour  = `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 1800}}`
-	forLife   = `{"auth": {"client_token": "t", "renewable": false, "lease_duration": 0}}`
-	broken    = `{"errors": ["internal error"]}`
-	fixed     = `{"errors": ["lease is not renewable"]}`
-	notOurs   = `{"errors": ["permission denied"]}`
-	oneCannot = "the vault token cannot be renewed"
+	hourLong   = `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 3600}}`
+	halfHour   = `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 1800}}`
+	fixedHour  = `{"auth": {"client_token": "t", "renewable": false, "lease_duration": 3600}}`
+	noTime     = `{"auth": {"client_token": "t", "renewable": true, "lease_duration": 0}}`
+	ended      = `{"errors": ["permission denied", "invalid token"]}`
+	forLife    = `{"auth": {"client_token": "t", "renewable": false, "lease_duration": 0}}`
+	broken     = `{"errors": ["internal error"]}`
+	fixed      = `{"errors": ["lease is not renewable"]}`
+	notOurs    = `{"errors": ["permission denied"]}`
+	fixedLogin = "logged in for a token that cannot be renewed"
+	oneCannot  = "the vault token cannot be renewed"
 )
 
 // TestRenewals tells of renewals that fail, with the time that is left, and goes on by itself.
@@ -96,11 +104,22 @@ func TestRenewals(t *testing.T) {
 			[]string{"was not renewed; it is tried again"}, []string{"cannot"}, [2]int{10, 16}, 2},
 		"logged in, not to be renewed": {role, "3600", []turn{{403, notOurs, time.Hour}, {200, hourLong, time.Hour}},
 			[]string{"another login follows", "time_left=20m0s"}, []string{"cannot"}, [2]int{1, 1}, 2},
+		"near its end": {given, "1", []turn{{200, noTime, 500 * time.Millisecond}},
+			[]string{oneCannot, "time_left=1s"}, nil, [2]int{1, 1}, 0},
+		"not renewable any more": {given, "3600", []turn{{200, hourLong, 39 * time.Minute}, {200, fixedHour, 2 * time.Minute}},
+			[]string{oneCannot, "it is not renewable", "time_left=20m0s"}, nil, [2]int{1, 1}, 0},
+		"ended": {given, "3600", []turn{{400, fixed, 59 * time.Minute}, {403, ended, 3 * time.Hour}},
+			[]string{oneCannot}, []string{"it is tried again"}, [2]int{6, 16}, 0},
+		"logged in, near its maximum": {role, "3600", []turn{{200, halfHour, 41 * time.Minute}}, nil, []string{"cannot", "not renewed"}, [2]int{0, 0}, 2},
+		fixedLogin:                    {role, "3600", []turn{{500, broken, 41 * time.Minute}}, nil, []string{"cannot", "not renewed"}, [2]int{0, 0}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				v := &renewing{ttl: c.ttl}
+				v := &renewing{ttl: c.ttl, login: hourLong}
+				if name == fixedLogin {
+					v.login = fixedHour
+				}
 				v.set(c.turns[0].status, c.turns[0].answer)
 				s, log := open(t, "http://vault.invalid", c.env)
 				s.client.CloneConfig().HttpClient.Transport.(bounded.Transport).RegisterProtocol("http", v)
