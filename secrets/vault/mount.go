@@ -84,7 +84,7 @@ func (s *Store) place(ctx context.Context, full string) (at mountInfo, path stri
 		}
 		return err
 	})
-	if Denied(err) && !errors.Is(err, errNoLogin) {
+	if Denied(err) {
 		err = nil // reading it will tell
 	}
 	return at, strings.TrimPrefix(full, at.path+"/"), err

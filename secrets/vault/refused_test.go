@@ -46,6 +46,21 @@ func badSecretID(t *testing.T, v *vaulttest.Server) {
 	if _, err := bad.Read(t.Context(), storetest.Target()); err != nil {
 		t.Errorf("with a good secret id in the file: %v", err)
 	}
+	// The token goes, and with it the secret id: it is told once, and nothing else.
+	write("wrong-secret-id")
+	v.Revoke(bad.client.Token())
+	for range 3 {
+		if _, err := bad.Read(t.Context(), storetest.Target()); err == nil {
+			t.Error("read with a token that was revoked")
+		}
+	}
+	if text := log.String(); strings.Count(text, "vault refused the login") != 2 || strings.Contains(text, "login to vault failed") {
+		t.Error(text)
+	}
+	write(secret)
+	if _, err := bad.Read(t.Context(), storetest.Target()); err != nil {
+		t.Errorf("with a good secret id in the file again: %v", err)
+	}
 	shows(t, log, "wrong-secret-id")
 	shows(t, log, secret)
 }

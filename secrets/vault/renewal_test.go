@@ -104,6 +104,8 @@ func TestRenewals(t *testing.T) {
 			[]string{"was not renewed; it is tried again"}, []string{"cannot"}, [2]int{10, 16}, 2},
 		"logged in, not to be renewed": {role, "3600", []turn{{403, notOurs, time.Hour}, {200, hourLong, time.Hour}},
 			[]string{"another login follows", "time_left=20m0s"}, []string{"cannot"}, [2]int{1, 1}, 2},
+		"too many requests": {given, "3600", []turn{{429, broken, 3 * time.Minute}, {200, hourLong, 10 * time.Minute}},
+			[]string{"was not renewed; it is tried again", "is renewed again"}, []string{"cannot"}, [2]int{3, 9}, 0},
 		"near its end": {given, "1", []turn{{200, noTime, 500 * time.Millisecond}},
 			[]string{oneCannot, "time_left=1s"}, nil, [2]int{1, 1}, 0},
 		"not renewable any more": {given, "3600", []turn{{200, hourLong, 39 * time.Minute}, {200, fixedHour, 2 * time.Minute}},
