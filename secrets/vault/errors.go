@@ -104,7 +104,7 @@ func Denied(err error) bool { return status(err) == http.StatusForbidden }
 
 // definite reports whether an error means for certain that a write was not carried out.
 func definite(err error) bool {
-	if errors.Is(err, ErrNotKV2) || errors.Is(err, errNoLogin) {
+	if errors.Is(err, ErrNotKV2) || errors.Is(err, ErrNoMount) || errors.Is(err, errNoLogin) {
 		return true
 	}
 	code := status(err)

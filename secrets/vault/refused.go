@@ -33,7 +33,8 @@ func (e noLogin) Unwrap() error { return e.error }
 // minutes after the one before, unless one in between succeeds (user lockout, by its defaults). A process
 // has one session, whatever it reads of Vault, and so fails once an hour with the same secret id: four
 // processes with a bad one leave a gap of 15 minutes in every hour, in which Vault forgets. Each start of
-// a process, and each SIGHUP of the daemon, is one more try.
+// a process, each SIGHUP of the daemon and each new content of the file is one more try. A login whose
+// answer was lost is tried again, though Vault may have counted it: nobody knows what it was.
 const (
 	refusedPause = time.Hour
 	deniedPause  = time.Minute // of what Vault counts nothing for: while the role is locked, and for Kubernetes
