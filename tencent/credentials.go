@@ -36,8 +36,8 @@ type Credentials interface {
 	String() string
 }
 
-// SecretReader reads a secret's fields from Vault's KV v2.
-type SecretReader func(ctx context.Context, mount, path string) (map[string]any, error)
+// SecretReader reads the fields of a secret in Vault, by its mount and path: secret/tencent.
+type SecretReader func(ctx context.Context, path string) (map[string]any, error)
 
 // keepFor is how long a credential is used before the source is asked again: temporary ones
 // live two hours, and files and secrets change without notice.
@@ -57,7 +57,7 @@ const hung = time.Minute
 //	cvm-role              the role of the machine it runs on
 //	tke-oidc              the role of the Kubernetes service account (TKE_… variables)
 //	sts:ROLE_ARN          that role, assumed with the credential of env or profile
-//	vault:MOUNT/PATH      fields secret_id, secret_key and, if any, token of a KV v2 secret
+//	vault:MOUNT/PATH      fields secret_id, secret_key and, if any, token of a KV secret; the mount may have slashes
 func ParseCredentials(spec string, env func(string) string, vault SecretReader) (Credentials, error) {
 	return parseCredentials(spec, env, vault, newMetadata().fetch)
 }
@@ -92,7 +92,7 @@ func parseCredentials(spec string, env func(string) string, vault SecretReader, 
 		if !ok || mount == "" || path == "" {
 			return nil, errors.New("after vault: come the KV v2 mount and the path, secret/tencent")
 		}
-		f = fromVault(vault, mount, path)
+		f = fromVault(vault, strings.Trim(arg, "/"))
 	default:
 		return nil, errors.New("it is none of auto, env, profile, cvm-role, tke-oidc, sts:ROLE_ARN, vault:MOUNT/PATH")
 	}
@@ -193,19 +193,19 @@ func fromRole(base fetch, arn string) fetch {
 	}
 }
 
-func fromVault(read SecretReader, mount, path string) fetch {
+func fromVault(read SecretReader, path string) fetch {
 	return func(ctx context.Context) (Credential, error) {
 		if read == nil {
 			return Credential{}, errors.New("there is no connection to Vault")
 		}
-		fields, err := read(ctx, mount, path)
+		fields, err := read(ctx, path)
 		if err != nil {
 			return Credential{}, err
 		}
 		text := func(name string) string { s, _ := fields[name].(string); return s }
 		c := Credential{text("secret_id"), text("secret_key"), text("token")}
 		if c.id == "" || c.key == "" {
-			return c, fmt.Errorf("the secret %s/%s lacks the fields secret_id and secret_key", mount, path)
+			return c, fmt.Errorf("the secret %s lacks the fields secret_id and secret_key", path)
 		}
 		return c, nil
 	}

@@ -32,11 +32,11 @@ func TestParseCredentials(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"TENCENTCLOUD_SECRET_ID": "id", "TENCENTCLOUD_SECRET_KEY": "CANARYkey", "TENCENTCLOUD_TOKEN": "tok"}
 	lookup := func(name string) string { return env[name] }
-	read := func(_ context.Context, mount, path string) (map[string]any, error) {
-		switch mount + "|" + path {
-		case "secret|tencent/api":
+	read := func(_ context.Context, path string) (map[string]any, error) {
+		switch path {
+		case "secret/tencent/api":
 			return map[string]any{"secret_id": "vid", "secret_key": "vkey"}, nil
-		case "secret|half":
+		case "secret/half":
 			return map[string]any{"secret_id": "vid"}, nil
 		}
 		return nil, errors.New("no such secret")

@@ -40,8 +40,9 @@ the column target, or sdk_app_id and perhaps service, is read, and the columns s
 propagation and paused, as tiwkeyd set takes them; or a JSON list of targets, as texts or as
 objects with members of the same names.
 
-Exit status: 0 every target has a keyring; 2 wrong usage, configuration or file, nothing was
-changed; 3 Tencent refused some; 4 some are not settled yet, the next run goes on with them.`,
+Exit status: 0 every target has a keyring; 2 wrong usage, configuration or file, or Vault
+refuses the login, nothing was changed; 3 Tencent refused some; 4 some are not settled yet,
+the next run goes on with them.`,
 		Example: "  tiwkeyd enroll 1400000001 1400000001/online-record\n  tiwkeyd enroll --from-file applications.csv",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			wanted, err := enrollments(args, f, cmd.InOrStdin())
@@ -88,6 +89,9 @@ func (p *program) enroll(ctx context.Context, parts *parts, wanted enrollList, a
 	}
 	if err := atMost(errs); err != nil {
 		return &exitError{code: exitUsage, err: err}
+	}
+	if err := parts.logIn(ctx); err != nil {
+		return err
 	}
 	if isTerminal(p.stderr) && parts.config.Env("TIWKEYD_LOG_LEVEL") == "" {
 		parts.log = slog.New(slog.DiscardHandler) // failures are listed at the end

@@ -205,3 +205,15 @@ func (p *program) withParts(ctx context.Context, run func(context.Context, *part
 	defer ps.close()
 	return run(ctx, ps)
 }
+
+// logIn reports a login that Vault refuses: it would every time, and nothing goes on with what it is for.
+func (ps *parts) logIn(ctx context.Context) error {
+	if ps.vault == nil {
+		return nil
+	}
+	_, err := ps.vault.LookUpToken(ctx)
+	if errors.Is(err, vault.ErrLoginRefused) || vault.Denied(err) {
+		return &exitError{code: exitUsage, err: err}
+	}
+	return nil
+}

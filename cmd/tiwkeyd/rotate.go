@@ -31,9 +31,10 @@ func (p *program) rotateCommand() *cobra.Command {
 given) and ends when the new ones are in force. It is safe beside running daemons: a
 rotation that one of them has in hand is joined.
 
-Exit status: 0 the new keys are in force; 2 wrong usage or configuration; 3 refused by
-Tencent and rolled back, the keys are what they were; 4 not settled yet (an answer in
-doubt, the store away, or the timeout), a daemon or the next run goes on with it.`,
+Exit status: 0 the new keys are in force; 2 wrong usage or configuration, or Vault refuses
+the login; 3 refused by Tencent and rolled back, the keys are what they were; 4 not settled
+yet (an answer in doubt, the store away, or the timeout), a daemon or the next run goes on
+with it.`,
 		Example: "  tiwkeyd rotate\n  tiwkeyd rotate 1400000001 1400000001/online-record\n  tiwkeyd rotate --revoke 1400000001",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withParts(cmd.Context(), func(ctx context.Context, parts *parts) error {
@@ -48,6 +49,9 @@ doubt, the store away, or the timeout), a daemon or the next run goes on with it
 }
 
 func (p *program) rotate(ctx context.Context, parts *parts, args []string, f rotateFlags) error {
+	if err := parts.logIn(ctx); err != nil {
+		return err
+	}
 	all, err := parts.targets(ctx)
 	if err != nil {
 		return err

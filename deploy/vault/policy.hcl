@@ -12,6 +12,12 @@ path "secret/destroy/tiw/*" {
   capabilities = ["update"]
 }
 
+# Tencent's credential. Needed with TIWKEYD_TENCENT_CREDENTIALS=vault:secret/tencent only; the path is
+# secret/tencent in a mount of KV version 1.
+#path "secret/data/tencent" {
+#  capabilities = ["read"]
+#}
+
 # Names of the keyrings. Needed with TIWKEYD_DISCOVER=true only.
 path "secret/metadata/tiw/*" {
   capabilities = ["list"]

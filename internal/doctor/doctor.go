@@ -68,6 +68,7 @@ type VaultServer interface {
 	LookUpToken(context.Context) (vault.TokenInfo, error)
 	CheckMount(context.Context, secrets.Target) (known bool, err error)
 	Needs(t secrets.Target, keepVersions bool) []vault.Need
+	NeedToRead(ctx context.Context, path string) (vault.Need, error)
 	Missing(context.Context, []vault.Need) ([][]string, error)
 	Secret(ctx context.Context, t secrets.Target, version int64) (vault.Version, error)
 }

@@ -45,6 +45,10 @@ func (p *patient) Needs(t secrets.Target, _ bool) []vault.Need {
 	return []vault.Need{{Path: t.String(), Capabilities: []string{"read"}}}
 }
 
+func (p *patient) NeedToRead(_ context.Context, path string) (vault.Need, error) {
+	return vault.Need{Path: path, Capabilities: []string{"read"}}, nil
+}
+
 func (p *patient) Missing(ctx context.Context, needs []vault.Need) ([][]string, error) {
 	return make([][]string, len(needs)), hang(ctx, p.policyHangs)
 }

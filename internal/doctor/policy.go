@@ -21,8 +21,12 @@ func (e *examination) vaultPolicy(ctx context.Context) {
 	var needs []vault.Need
 	var targets []string
 	if e.Config.VaultCredentials() {
-		mount, path, _ := strings.Cut(strings.TrimPrefix(e.Config.Credentials, "vault:"), "/")
-		needs, targets = append(needs, vault.NeedToRead(mount, path)), append(targets, credentialTarget)
+		need, err := e.needToRead(ctx, strings.Trim(strings.TrimPrefix(e.Config.Credentials, "vault:"), "/"))
+		if err != nil {
+			e.report(vaultFailure(VaultPolicy, credentialTarget, err))
+			return
+		}
+		needs, targets = append(needs, need), append(targets, credentialTarget)
 	}
 	if e.Directory == nil {
 		for _, t := range e.Config.Targets {
@@ -52,6 +56,12 @@ func (e *examination) vaultPolicy(ctx context.Context) {
 		done += len(some)
 		e.Progress(VaultPolicy, done, len(needs))
 	}
+}
+
+func (e *examination) needToRead(ctx context.Context, path string) (vault.Need, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	return e.Vault.NeedToRead(ctx, path)
 }
 
 func (e *examination) missing(ctx context.Context, needs []vault.Need) ([][]string, error) {

@@ -40,7 +40,7 @@ func TestTooLong(t *testing.T) {
 		{"a list", "/v1/secret/metadata/tiw", "list secret/metadata/tiw", func(s *Store) error { _, _, err := s.Targets(t.Context(), nil); return err }},
 		{"metadata", "/v1/secret/metadata/", "", func(s *Store) error { _, _, err := s.keeps(t.Context(), "metadata/"+s.path(target)); return err }},
 		{"the mount", "/v1/sys/internal/ui/mounts/", "read secret/tiw/" + target.String(), func(s *Store) error { _, err := s.Read(t.Context(), target); return err }},
-		{"a credential", "/v1/secret/data/tencent", "read secret/", func(s *Store) error { _, err := s.ReadSecret(t.Context(), "secret", "tencent"); return err }},
+		{"a credential", "/v1/secret/data/tencent", "read secret/", func(s *Store) error { _, err := s.ReadSecret(t.Context(), "secret/tencent"); return err }},
 		{"the health", "/v1/sys/health", "health", func(s *Store) error { _, err := s.Health(t.Context()); return err }},
 		{"the token", "/v1/auth/token/lookup-self", "look up the token", func(s *Store) error { _, err := s.LookUpToken(t.Context()); return err }},
 		{"capabilities", "/v1/sys/capabilities-self", "what the token may do", func(s *Store) error {

@@ -40,9 +40,14 @@ func (e *Error) Finding() string { return e.Tried + ": " + e.Err.Error() }
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// call runs one request with a token and a deadline, once more if the token turned out to
-// have gone and there is a new one by then, and explains its error.
+// call runs a request about a path in the keyrings' mount.
 func (s *Store) call(ctx context.Context, verb, path, capabilities string, request func(context.Context) error) error {
+	return s.callIn(ctx, s.mount, verb, path, capabilities, request)
+}
+
+// callIn runs one request with a token and a deadline, once more if the token turned out to
+// have gone and there is a new one by then, and explains its error.
+func (s *Store) callIn(ctx context.Context, mount, verb, path, capabilities string, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	token, err := s.session.ready(ctx)
@@ -56,7 +61,7 @@ func (s *Store) call(ctx context.Context, verb, path, capabilities string, reque
 	if err == nil {
 		return nil
 	}
-	return s.failed(verb+" "+s.mount+"/"+strings.TrimPrefix(path, "data/"), err, s.advice(err, path, capabilities))
+	return s.failed(verb+" "+mount+"/"+strings.TrimPrefix(path, "data/"), err, s.advice(err, mount+"/"+path, capabilities))
 }
 
 func (s *Store) failed(tried string, err error, advice string) error {
@@ -99,7 +104,7 @@ func Denied(err error) bool { return status(err) == http.StatusForbidden }
 
 // definite reports whether an error means for certain that a write was not carried out.
 func definite(err error) bool {
-	if errors.Is(err, ErrNotKV2) || errors.Is(err, errNoLogin) {
+	if errors.Is(err, ErrNotKV2) || errors.Is(err, ErrNoMount) || errors.Is(err, errNoLogin) {
 		return true
 	}
 	code := status(err)
@@ -120,9 +125,12 @@ func mismatch(err error) bool {
 	return false
 }
 
-// advice is what the reader of an error can do about it.
+// advice is what the reader of an error about a path can do about it.
 func (s *Store) advice(err error, path, capabilities string) string {
+	var within mountWithin
 	switch {
+	case errors.As(err, &within):
+		return fmt.Sprintf("set TIWKEYD_VAULT_MOUNT=%s and put the rest before TIWKEYD_VAULT_PREFIX", string(within))
 	case errors.Is(err, ErrNotKV2):
 		return fmt.Sprintf("enable versioning with `vault kv enable-versioning %s/`, or set TIWKEYD_VAULT_MOUNT to a KV version 2 mount", s.mount)
 	case errors.Is(err, ErrNoMount) || status(err) == http.StatusNotFound:
@@ -138,7 +146,7 @@ func (s *Store) advice(err error, path, capabilities string) string {
 	case 0:
 		return "check VAULT_ADDR, VAULT_CACERT and that Vault runs; it is tried again"
 	case http.StatusForbidden:
-		return fmt.Sprintf("the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, s.mount+"/"+path)
+		return fmt.Sprintf("the token is not valid any more, or its policy lacks the capability %s on %q", capabilities, path)
 	case http.StatusServiceUnavailable:
 		return "Vault is sealed or has no active node; unseal it, it is tried again"
 	}

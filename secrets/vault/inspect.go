@@ -136,12 +136,6 @@ func (s *Store) Needs(t secrets.Target, keepVersions bool) []Need {
 	return needs
 }
 
-// NeedToRead is what reading any other secret needs.
-func NeedToRead(mount, path string) Need {
-	full := mount + "/data/" + path
-	return need(full, full, "read")
-}
-
 // Missing tells which of the needs the token's policies leave unmet, as the capabilities that are
 // lacking, in the order of the needs.
 func (s *Store) Missing(ctx context.Context, needs []Need) ([][]string, error) {

@@ -98,7 +98,8 @@ func (s *Store) list(ctx context.Context, folder string, page int) ([]string, er
 }
 
 func (s *Store) listPage(ctx context.Context, path string, page int, after string) ([]string, error) {
-	if _, err := s.checkMount(ctx); err != nil {
+	known, err := s.checkMount(ctx)
+	if err != nil {
 		return nil, err
 	}
 	query := url.Values{"list": {"true"}}
@@ -108,5 +109,9 @@ func (s *Store) listPage(ctx context.Context, path string, page int, after strin
 	if after != "" {
 		query.Set("after", after)
 	}
-	return s.names(ctx, path, query)
+	names, err := s.names(ctx, path, query)
+	if err == nil && len(names) == 0 && !known {
+		return nil, ErrNoMount // Vault would tell of it to a token that may list in it
+	}
+	return names, err
 }

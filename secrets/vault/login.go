@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,41 +96,53 @@ func (l Login) given() (string, error) {
 	if l.Method == Token {
 		return l.env("VAULT_TOKEN"), nil
 	}
-	path := l.env("VAULT_TOKEN_FILE")
-	content, err := bounded.File(path, maxToken)
-	if err != nil {
-		return "", fmt.Errorf("read VAULT_TOKEN_FILE: %w", err)
-	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
-		return "", fmt.Errorf("VAULT_TOKEN_FILE %s is empty", path)
-	}
-	return token, nil
+	return fromFile("VAULT_TOKEN_FILE", l.env("VAULT_TOKEN_FILE"))
 }
 
-// auth logs in. What it needs is read anew each time: a secret id or a pod's token may
-// have been replaced since.
-func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error) {
+// fromFile reads what a variable names the file of, without a mark at its beginning or a newline at its end.
+func fromFile(name, path string) (string, error) {
+	content, err := bounded.File(path, maxToken)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	text := strings.TrimSpace(strings.TrimPrefix(string(content), "\ufeff"))
+	if text == "" {
+		return "", fmt.Errorf("%s %s is empty", name, path)
+	}
+	return text, nil
+}
+
+// podTokenFile is where a pod finds its service account's token unless told otherwise.
+const podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// proof is the secret that a login shows. It is read anew each time: a secret id or a pod's
+// token may have been replaced since.
+func (l Login) proof() (string, error) {
+	switch path := l.env("VAULT_SECRET_ID_FILE"); {
+	case l.Method == Kubernetes:
+		return fromFile("VAULT_K8S_TOKEN_FILE", cmp.Or(l.env("VAULT_K8S_TOKEN_FILE"), podTokenFile))
+	case path != "":
+		return fromFile("VAULT_SECRET_ID_FILE", path)
+	}
+	return l.env("VAULT_SECRET_ID"), nil
+}
+
+// auth logs in.
+func (l Login) auth(ctx context.Context, client *api.Client, proof string) (*api.Secret, error) {
 	var method api.AuthMethod
 	var err error
 	switch l.Method {
 	case AppRole:
-		secret := &approle.SecretID{FromFile: l.env("VAULT_SECRET_ID_FILE")}
-		if secret.FromFile == "" {
-			secret.FromString = l.env("VAULT_SECRET_ID")
-		}
+		secret := &approle.SecretID{FromString: proof}
 		var options []approle.LoginOption
 		if l.Mount != "" {
 			options = append(options, approle.WithMountPath(l.Mount))
 		}
 		method, err = approle.NewAppRoleAuth(l.env("VAULT_ROLE_ID"), secret, options...)
 	case Kubernetes:
-		var options []kubernetes.LoginOption
+		options := []kubernetes.LoginOption{kubernetes.WithServiceAccountToken(proof)}
 		if l.Mount != "" {
 			options = append(options, kubernetes.WithMountPath(l.Mount))
-		}
-		if path := l.env("VAULT_K8S_TOKEN_FILE"); path != "" {
-			options = append(options, kubernetes.WithServiceAccountTokenPath(path))
 		}
 		method, err = kubernetes.NewKubernetesAuth(l.env("VAULT_K8S_ROLE"), options...)
 	}
@@ -149,6 +162,9 @@ func (l Login) advice(err error) string {
 		return "Vault is sealed or has no active node: unseal it"
 	case code == http.StatusNotFound || strings.Contains(err.Error(), "no handler for route"):
 		return fmt.Sprintf("enable the %s auth engine, or set VAULT_AUTH_MOUNT to where it is", l.Method)
+	case l.Method == AppRole && code == http.StatusForbidden:
+		return "Vault locks a role for a while after failed logins, by whomever: see `vault read sys/locked-users`, and unlock with `vault write -f sys/locked-users/ACCESSOR/unlock/ROLE_ID`; " +
+			"else check VAULT_AUTH_MOUNT, and the addresses that the role is bound to"
 	case l.Method == AppRole:
 		return "check VAULT_ROLE_ID, and make a new secret id for VAULT_SECRET_ID or VAULT_SECRET_ID_FILE: it may be mistyped, have expired or be used up; VAULT_AUTH_MOUNT if the engine is not at approle"
 	case l.Method == Kubernetes:

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,16 +12,6 @@ import (
 
 	"github.com/hashicorp/vault/api"
 )
-
-// errNoLogin marks errors from before a request could be made.
-var errNoLogin = errors.New("no token")
-
-// noLogin is the cause of an error from before a request could be made.
-type noLogin struct{ error }
-
-func (noLogin) Is(target error) bool { return target == errNoLogin }
-
-func (e noLogin) Unwrap() error { return e.error }
 
 // reLoginPause is how long after a login that failed the next one is tried in the background.
 const reLoginPause = 5 * time.Second
@@ -39,6 +30,8 @@ type session struct {
 	lock  chan struct{} // held while what follows is used, and a login or renewal is made
 	token string        // "": there is none yet, or it is known to be gone
 	stop  context.CancelFunc
+
+	refused refusal
 
 	life life
 }
@@ -108,11 +101,11 @@ func (s *session) renew(ctx context.Context, token string) bool {
 	switch s.login.Method {
 	case AppRole, Kubernetes:
 		s.log.Warn("vault does not know the token any more; logging in again")
-		if err := s.acquire(ctx); err != nil {
+		err := s.acquire(ctx)
+		if err != nil && !errors.Is(err, s.refused.err) { // or it is told already
 			s.log.Error("login to vault failed", "error", err.Error())
-			return false
 		}
-		return true
+		return err == nil
 	case TokenFile:
 		fresh, err := s.login.given()
 		if err != nil || fresh == token {
@@ -146,41 +139,46 @@ func (s *session) acquire(ctx context.Context) error {
 		}
 		return nil
 	}
+	proof, err := s.login.proof()
+	if err != nil {
+		return s.notGiven(err)
+	}
+	if err := s.refused.stands(proof); err != nil {
+		return err
+	}
 	// On a client of its own: requests under way must not lose their token meanwhile.
 	fresh := s.client.WithNamespace(s.client.Namespace())
 	fresh.ClearToken()
-	secret, err := s.login.auth(ctx, fresh)
+	secret, err := s.login.auth(ctx, fresh, proof)
 	if err != nil {
-		return &Error{Tried: fmt.Sprintf("vault: %v: log in with %s at %s", errNoLogin, s.login.Method, s.client.Address()),
-			Err: noLogin{oneLine{err}}, Advice: s.login.advice(err)}
+		pause, final := s.login.refuses(err)
+		failed := &Error{Tried: fmt.Sprintf("vault: %v: log in with %s at %s", errNoLogin, s.login.Method, s.client.Address()),
+			Err: noLogin{hushed{oneLine{err}, proof}, final}, Advice: s.login.advice(err)}
+		if final {
+			s.refused = refusal{sha256.Sum256([]byte(proof)), time.Now().Add(pause), failed}
+			s.log.Error("vault refused the login; the same secret is not shown again before the time given", "error", failed.Error(), "again_at", s.refused.until)
+		}
+		return failed
 	}
+	s.refused = refusal{}
 	s.use(secret.Auth.ClientToken)
-	s.keep(secret)
+	s.keep(secret.Auth, nil)
 	s.log.Info("logged in to vault", "method", string(s.login.Method), "policies", secret.Auth.Policies,
 		"ttl", (time.Duration(secret.Auth.LeaseDuration) * time.Second).String(), "renewable", secret.Auth.Renewable)
 	return nil
 }
 
 func (s *session) notGiven(err error) error {
-	return &Error{Tried: "vault: " + errNoLogin.Error(), Err: noLogin{err}, Advice: "have a token written there, readable by the user this runs as"}
+	what := "a token"
+	if s.login.Method == AppRole {
+		what = "a secret id"
+	}
+	return &Error{Tried: "vault: " + errNoLogin.Error(), Err: noLogin{err, true}, Advice: "have " + what + " written there, readable by the user this runs as"}
 }
 
 func (s *session) use(token string) {
 	s.token = token
 	s.client.SetToken(token)
-}
-
-// keepGiven renews the token that was handed to this program, and goes on doing so. Its
-// error means that Vault gave no definite answer; one that cannot be renewed is used as it is.
-func (s *session) keepGiven(ctx context.Context) error {
-	self, err := s.client.Auth().Token().RenewSelfWithContext(ctx, 0)
-	if code := status(err); err != nil && (code < 400 || code >= 500) {
-		return err
-	}
-	if err == nil && self != nil && self.Auth != nil {
-		s.keep(self)
-	}
-	return nil
 }
 
 // background runs f until the next token is acquired or the session is closed. The caller
@@ -194,49 +192,10 @@ func (s *session) background(f func(context.Context)) {
 	})
 }
 
-// keep renews a token until it cannot be renewed any more, then gets another.
-func (s *session) keep(secret *api.Secret) {
-	s.life.lasts(s.token, secret.Auth.LeaseDuration, true)
-	if secret.Auth.LeaseDuration == 0 {
-		return // it never ends
-	}
-	watcher, err := s.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: secret})
-	if err != nil {
-		s.log.Warn("the vault token is not renewed", "error", err.Error())
-		return
-	}
-	token := s.token
-	go watcher.Start() // a renewal under way takes no context: close does not wait for it
-	s.background(func(ctx context.Context) {
-		defer watcher.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case renewed := <-watcher.RenewCh():
-				s.life.lasts(token, renewed.Secret.Auth.LeaseDuration, true)
-				s.log.Debug("vault token renewed", "ttl_seconds", renewed.Secret.Auth.LeaseDuration)
-			case err := <-watcher.DoneCh():
-				s.retry(ctx, token, err)
-				return
-			}
-		}
-	})
-}
-
 // retry follows the end of a token's renewal, which may also have ended because Vault was
 // away: it logs in or renews again, until Vault says yes or no.
 func (s *session) retry(ctx context.Context, token string, cause error) {
-	for ctx.Err() == nil {
-		if s.again(ctx, token, cause) {
-			return
-		}
-		t := time.NewTimer(reLoginPause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
+	for !s.again(ctx, token, cause) && pause(ctx, reLoginPause) {
 	}
 }
 
@@ -253,23 +212,11 @@ func (s *session) again(ctx context.Context, token string, cause error) bool {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if !s.login.logsIn() {
-		err := s.keepGiven(call)
-		if err == nil && s.stop == nil {
-			s.log.Error("the vault token can be renewed no more and will expire: give a new one", "method", string(s.login.Method))
-		}
-		return err == nil
+		return s.keepGiven(call) == nil
 	}
-	if err := s.acquire(call); err != nil {
-		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", ended(cause))
-		return false
+	err := s.acquire(call)
+	if err != nil && !errors.Is(err, s.refused.err) { // or it is told already
+		s.log.Error("login to vault failed; it is tried again", "error", err.Error(), "after", oneLine{cause}.Error())
 	}
-	return true
-}
-
-// ended says why a renewal ended; the library gives no error for a token that has had its time.
-func ended(cause error) string {
-	if cause == nil {
-		return "the token's lifetime is over"
-	}
-	return oneLine{cause}.Error()
+	return err == nil
 }

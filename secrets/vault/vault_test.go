@@ -100,10 +100,14 @@ func TestStore(t *testing.T) {
 	t.Run("policy", func(t *testing.T) { policyDenied(t, v) })
 	t.Run("token file", func(t *testing.T) { tokenFile(t, v) })
 	t.Run("approle", func(t *testing.T) { appRole(t, v) })
+	t.Run("a bad secret id", func(t *testing.T) { badSecretID(t, v) })
+	t.Run("a locked role", func(t *testing.T) { lockedRole(t, v) })
+	t.Run("a token that cannot be renewed", func(t *testing.T) { fixedToken(t, v) })
 	t.Run("kubernetes", func(t *testing.T) { inCluster(t, v) })
 	t.Run("token lost", func(t *testing.T) { tokenLost(t, v) })
 	t.Run("the token's end", func(t *testing.T) { tokensEnd(t, v) })
 	t.Run("read secret", func(t *testing.T) { readSecret(t, v) })
+	t.Run("mounts", func(t *testing.T) { mounts(t, v) })
 	t.Run("own write respelt", func(t *testing.T) { ownWriteRespelt(t, v, token) })
 	t.Run("number too large", func(t *testing.T) { numberTooLarge(t, v, token) })
 	t.Run("a proxy's page", func(t *testing.T) { proxysPage(t, v, token) })
@@ -373,11 +377,11 @@ func readSecret(t *testing.T, v *vaulttest.Server) {
 		t.Fatal(err)
 	}
 	s, _ := open(t, v.Addr, withToken(v.Token))
-	got, err := s.ReadSecret(t.Context(), "secret", "tencent")
+	got, err := s.ReadSecret(t.Context(), "secret/tencent")
 	if err != nil || got["secret_id"] != "AKID" {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := s.ReadSecret(t.Context(), "secret", "none"); err == nil || !strings.Contains(err.Error(), "no secret secret/none") {
+	if _, err := s.ReadSecret(t.Context(), "secret/none"); err == nil || !strings.Contains(err.Error(), "no secret secret/none") {
 		t.Errorf("a secret that is not there: %v", err)
 	}
 }
