@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/hostport"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -122,8 +123,12 @@ func CheckAddress(address string) error {
 		return errors.New("it is not a URL of the form https://host:8200")
 	case u.User != nil:
 		return errors.New("it holds a user name or password, which Vault does not use: take them out")
+	case u.Scheme == "unix" && u.Path == "":
+		return errors.New("the path of the socket is missing: unix:///run/vault.sock")
+	case u.Scheme == "unix":
+		return nil
 	}
-	return nil
+	return hostport.URL(u)
 }
 
 // Close ends the renewal of the token, which it does not revoke, and closes what connections are idle.
