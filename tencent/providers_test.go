@@ -159,10 +159,15 @@ func TestProfiles(t *testing.T) {
 		"no separator":      {"[default]\nsecret_id = me\nsecret_key CANARYkey\n", 0o600, "cannot be read as a credentials file", ""},
 		"half a section":    {"[default\nsecret_id = me\n", 0o600, "cannot be read as a credentials file", ""},
 		"readable by all":   {good, 0o644, "chmod go=", ""},
-		"too long":          {good + strings.Repeat("#", maxProfile), 0o600, "more than 1048576 bytes", ""},
+		"writable by all":   {good, 0o602, "chmod go-w", ""},
+		"UTF-16":            {"\xff\xfe[\x00d\x00", 0o600, "UTF-16", ""},
+		"too long":          {good + strings.Repeat("#", maxProfile), 0o600, "larger than 1048576 bytes", ""},
 	} {
 		path := filepath.Join(t.TempDir(), "credentials")
 		if err := os.WriteFile(path, []byte(c.text), c.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, c.mode); err != nil { // whatever the umask
 			t.Fatal(err)
 		}
 		env := func(name string) string { return map[string]string{"TENCENTCLOUD_CREDENTIALS_FILE": path}[name] }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -382,11 +383,29 @@ func TestEnvFileIsPrivate(t *testing.T) {
 			if err := os.Chmod(path, mode); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := NewEnvFile(path).Apply(); err == nil || !strings.Contains(err.Error(), name) || os.Getenv(name) != "" {
+			if _, err := NewEnvFile(path).Apply(); err == nil || !strings.Contains(err.Error(), path+" can be ") || os.Getenv(name) != "" {
 				t.Errorf("%s in a file of mode %04o: %v", name, mode, err)
 			}
 		}
 	}
+	// Without a secret it may be read by all, and written by nobody else.
+	for text, c := range map[string]struct {
+		mode os.FileMode
+		good bool
+	}{"TIWKEYD_TEST_OPEN=1\n": {0o644, true}, "TIWKEYD_TEST_OPEN=2\n": {0o664, false}, "TIWKEYD_TEST_OPEN=3\n": {0o646, false}, "\ufeffTIWKEYD_TEST_OPEN=4": {0o444, true}, "\xff\xfeT": {0o600, false}} {
+		_ = os.Remove(path)
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		undo, err := NewEnvFile(path).Apply()
+		if (err == nil) != c.good || err != nil && !strings.Contains(err.Error(), path) {
+			t.Errorf("%q, mode %04o: %v", text, c.mode, err)
+		}
+		if err == nil {
+			undo()
+		}
+	}
+	_ = os.Remove(path)
 	// One variable cannot be set: the others are taken back.
 	t.Setenv("TIWKEYD_TEST_A", "")
 	_ = os.Unsetenv("TIWKEYD_TEST_A")

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/api/auth/approle"
 	"github.com/hashicorp/vault/api/auth/kubernetes"
 
-	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/private"
 )
 
 // Method is a way to come by a token.
@@ -95,17 +96,24 @@ func (l Login) given() (string, error) {
 	if l.Method == Token {
 		return l.env("VAULT_TOKEN"), nil
 	}
-	path := l.env("VAULT_TOKEN_FILE")
-	content, err := bounded.File(path, maxToken)
-	if err != nil {
-		return "", fmt.Errorf("read VAULT_TOKEN_FILE: %w", err)
-	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
-		return "", fmt.Errorf("VAULT_TOKEN_FILE %s is empty", path)
-	}
-	return token, nil
+	return l.file("VAULT_TOKEN_FILE", l.env("VAULT_TOKEN_FILE"))
 }
+
+// file reads the secret in a file that a variable names.
+func (l Login) file(name, path string) (string, error) {
+	content, err := private.ReadFile(path, maxToken)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	secret := strings.TrimSpace(string(content))
+	if secret == "" {
+		return "", fmt.Errorf("%s %s is empty", name, path)
+	}
+	return secret, nil
+}
+
+// defaultPodToken is where Kubernetes puts a pod's token.
+const defaultPodToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 // auth logs in. What it needs is read anew each time: a secret id or a pod's token may
 // have been replaced since.
@@ -114,9 +122,11 @@ func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error
 	var err error
 	switch l.Method {
 	case AppRole:
-		secret := &approle.SecretID{FromFile: l.env("VAULT_SECRET_ID_FILE")}
-		if secret.FromFile == "" {
-			secret.FromString = l.env("VAULT_SECRET_ID")
+		secret := &approle.SecretID{FromString: l.env("VAULT_SECRET_ID")}
+		if path := l.env("VAULT_SECRET_ID_FILE"); path != "" {
+			if secret.FromString, err = l.file("VAULT_SECRET_ID_FILE", path); err != nil {
+				return nil, err
+			}
 		}
 		var options []approle.LoginOption
 		if l.Mount != "" {
@@ -124,12 +134,13 @@ func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error
 		}
 		method, err = approle.NewAppRoleAuth(l.env("VAULT_ROLE_ID"), secret, options...)
 	case Kubernetes:
-		var options []kubernetes.LoginOption
+		token, err := l.file("VAULT_K8S_TOKEN_FILE", cmp.Or(l.env("VAULT_K8S_TOKEN_FILE"), defaultPodToken))
+		if err != nil {
+			return nil, err
+		}
+		options := []kubernetes.LoginOption{kubernetes.WithServiceAccountToken(token)}
 		if l.Mount != "" {
 			options = append(options, kubernetes.WithMountPath(l.Mount))
-		}
-		if path := l.env("VAULT_K8S_TOKEN_FILE"); path != "" {
-			options = append(options, kubernetes.WithServiceAccountTokenPath(path))
 		}
 		method, err = kubernetes.NewKubernetesAuth(l.env("VAULT_K8S_ROLE"), options...)
 	}
