@@ -32,7 +32,24 @@ func Text(from io.Reader, name string, most int64) ([]byte, error) {
 	case bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")):
 		return nil, fmt.Errorf("%s is in UTF-16: save it as UTF-8", name)
 	}
-	return bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), nil
+	return bytes.TrimPrefix(content, mark), nil
+}
+
+var mark = []byte("\xef\xbb\xbf") // in UTF-8
+
+// Unmarked refuses a file with a byte order mark that a library reads by itself: of a certificate it would say that
+// there is none.
+func Unmarked(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	begin := make([]byte, len(mark))
+	if _, err := io.ReadFull(f, begin); err == nil && bytes.Equal(begin, mark) {
+		return fmt.Errorf("%s begins with a byte order mark: save it as UTF-8 without one", path)
+	}
+	return nil
 }
 
 // TooLong is the error of an answer that has more than so many bytes, unpacked.

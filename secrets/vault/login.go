@@ -103,14 +103,19 @@ func (l Login) given() (string, error) {
 func (l Login) file(name, path string) (string, error) {
 	content, err := private.ReadFile(path, maxToken)
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", name, err)
+		return "", unread{fmt.Errorf("read %s: %w", name, err)}
 	}
 	secret := strings.TrimSpace(string(content))
 	if secret == "" {
-		return "", fmt.Errorf("%s %s is empty", name, path)
+		return "", unread{fmt.Errorf("%s %s is empty", name, path)}
 	}
 	return secret, nil
 }
+
+// unread is the error of a file, which says itself what to do.
+type unread struct{ error }
+
+func (u unread) Unwrap() error { return u.error }
 
 // defaultPodToken is where Kubernetes puts a pod's token.
 const defaultPodToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -154,6 +159,8 @@ func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error
 func (l Login) advice(err error) string {
 	code := status(err)
 	switch {
+	case errors.As(err, new(unread)):
+		return ""
 	case code == 0:
 		return "check VAULT_ADDR, VAULT_CACERT and that Vault runs"
 	case code == http.StatusServiceUnavailable:

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -77,6 +78,9 @@ type Store struct {
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
 func New(o Options) (*Store, error) {
+	if err := checkFiles(os.Getenv); err != nil {
+		return nil, err
+	}
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
