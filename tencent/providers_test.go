@@ -116,6 +116,16 @@ func TestProviders(t *testing.T) {
 	tke := map[string]string{"TKE_ROLE_ARN": arn}
 	want("tke-oidc", tke, "tke "+arn)
 	want("auto", tke, "tke "+arn)
+	podToken := os.Getenv("TKE_WEB_IDENTITY_TOKEN_FILE")
+	for mode, says := range map[os.FileMode]string{0o644: "TKE_WEB_IDENTITY_TOKEN_FILE: " + podToken + " can be read by others", 0o660: "chmod go-w", 0o600: ""} {
+		if err := os.Chmod(podToken, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := get("tke-oidc", map[string]string{"TKE_ROLE_ARN": arn, "TKE_WEB_IDENTITY_TOKEN_FILE": podToken})
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("a pod's token of mode %04o: %v", mode, err)
+		}
+	}
 	base["TKE_ROLE_ARN"] = arn
 	want("auto", base, "base")
 
