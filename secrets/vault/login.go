@@ -139,8 +139,8 @@ func (l Login) auth(ctx context.Context, client *api.Client) (*api.Secret, error
 		}
 		method, err = approle.NewAppRoleAuth(l.env("VAULT_ROLE_ID"), secret, options...)
 	case Kubernetes:
-		token, err := l.file("VAULT_K8S_TOKEN_FILE", cmp.Or(l.env("VAULT_K8S_TOKEN_FILE"), defaultPodToken))
-		if err != nil {
+		var token string
+		if token, err = l.file("VAULT_K8S_TOKEN_FILE", cmp.Or(l.env("VAULT_K8S_TOKEN_FILE"), defaultPodToken)); err != nil {
 			return nil, err
 		}
 		options := []kubernetes.LoginOption{kubernetes.WithServiceAccountToken(token)}
