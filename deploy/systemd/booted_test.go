@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -227,9 +228,7 @@ func (w *world) fileStore() {
 	w.run("systemctl", "kill", "--signal", "USR1", "tiwkeyd")
 	w.await("a rotation by another user", func() bool { return w.server.KeyInForce(app, service) != before })
 	w.run("systemctl", "stop", "tiwkeyd")
-	w.run("systemctl", "clean", "--what=state", "tiwkeyd")
-	_ = os.Remove("/var/lib/private")
-	if err := os.RemoveAll(filepath.Dir(dropIn)); err != nil {
+	if err := errors.Join(os.Remove(state), os.RemoveAll("/var/lib/private"), os.RemoveAll(filepath.Dir(dropIn))); err != nil {
 		w.Fatal(err)
 	}
 	w.write(settings, w.env, 0o644)

@@ -5,7 +5,6 @@
 package private
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -62,7 +61,7 @@ func Read(path string, most int64) (File, error) {
 	case mode&0o022 != 0:
 		return File{}, fmt.Errorf("%s can be written by others (mode %04o, of user %d): chmod go-w %s", path, mode, owner, path)
 	case mode&0o044 != 0:
-		got.seen = fmt.Sprintf("%s can be read by others (mode %04o, of user %d): chmod go= %s", path, mode, owner, path)
+		got.seen = fmt.Sprintf("%s can be read by others (mode %04o, of user %d)", path, mode, owner)
 		got.handedOut = owner == 0 && info.Mode().IsRegular() && handedOut(f)
 	}
 	_ = f.SetReadDeadline(time.Now().Add(patience)) // a file has none
@@ -80,10 +79,10 @@ func (f File) Secret() error {
 	case f.seen == "":
 		return nil
 	case !f.handedOut:
-		return errors.New(f.seen)
+		return fmt.Errorf("%s: chmod go= %s", f.seen, f.path)
 	}
 	if _, again := told.LoadOrStore(f.seen, true); !again {
-		slog.Default().Warn("a file with a secret can be read by others; it was handed out so, and is used: give it a narrower mode where its mount is made, if that can be", "error", f.seen)
+		slog.Default().Warn("a file with a secret can be read by others; it was handed out so, and is used", "file", f.seen)
 	}
 	return nil
 }
