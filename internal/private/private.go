@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long whoever holds a pipe's other end may take.
-const patience = 10 * time.Second
+var patience = 10 * time.Second
 
 // File is a file that was read.
 type File struct {

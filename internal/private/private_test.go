@@ -2,12 +2,14 @@ package private
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const canary = "CANARY-of-the-file"
@@ -107,7 +109,6 @@ func TestLinks(t *testing.T) {
 // TestKinds: what is no file is refused, a pipe is read to its end, and one at whose other end is nobody is not
 // waited for.
 func TestKinds(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	for path, want := range map[string]string{dir: "is not a file", "/dev/zero": "is not a file", filepath.Join(dir, "none"): "no such file"} {
 		if _, err := ReadFile(path, 100); err == nil || !strings.Contains(err.Error(), want) {
@@ -125,6 +126,11 @@ func TestKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	patience = 20 * time.Millisecond
+	if _, err := ReadFile(pipe, 100); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("whoever holds the other end says nothing: %v", err)
+	}
+	patience = time.Minute
 	for range 2 {
 		if _, err := w.WriteString(strings.Repeat("x", 60)); err != nil {
 			t.Fatal(err)
