@@ -77,6 +77,9 @@ func (k Key) Unusual() string {
 	return ""
 }
 
+// Short reports whether k is so short that whoever has one callback finds it. Tencent names no least length.
+func (k Key) Short() bool { return !k.IsZero() && len(k.Reveal()) < 8 }
+
 // NewID draws a public random name for a key or a rotation.
 func NewID(random io.Reader) (string, error) { return randomString(random, idLength) }
 

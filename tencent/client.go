@@ -18,6 +18,7 @@ import (
 	tchttp "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/http"
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/profile"
 
+	"tiwkeyd/internal/hostport"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -107,6 +108,9 @@ func ParseEndpoint(endpoint string) (scheme, host string, err error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
 		return "", "", errors.New("the endpoint is neither a host nor a URL of the form https://host[:port]")
+	}
+	if err := hostport.URL(u); err != nil {
+		return "", "", fmt.Errorf("the endpoint: %w", err)
 	}
 	switch u.Scheme {
 	case "https":

@@ -13,6 +13,8 @@ import (
 	"github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common"
 	tcerr "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/common/errors"
 	"golang.org/x/sync/singleflight"
+
+	"tiwkeyd/internal/private"
 )
 
 // Credential is what requests are signed with. Whatever prints it prints no part of it.
@@ -173,6 +175,11 @@ func fromTKE(env func(string) string) fetch {
 	return func(ctx context.Context) (Credential, error) {
 		if env("TKE_ROLE_ARN") == "" {
 			return Credential{}, errors.New("TKE_ROLE_ARN is not set")
+		}
+		if path := env("TKE_WEB_IDENTITY_TOKEN_FILE"); path != "" { // which the SDK reads
+			if _, err := private.ReadFile(path, maxProfile); err != nil {
+				return Credential{}, fmt.Errorf("TKE_WEB_IDENTITY_TOKEN_FILE: %w", err)
+			}
 		}
 		p, err := common.DefaultTkeOIDCRoleArnProvider()
 		if err != nil {

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"gopkg.in/ini.v1"
+
+	"tiwkeyd/internal/private"
 )
 
 // fromProfile reads the file that Tencent's SDKs and its command line read: of TENCENTCLOUD_CREDENTIALS_FILE, else
@@ -30,19 +31,15 @@ func fromProfile(env func(string) string) fetch {
 const maxProfile = 1 << 20
 
 func readProfile(path string) (Credential, error) {
-	info, err := os.Stat(path)
+	content, err := private.ReadFile(path, maxProfile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Credential{}, fmt.Errorf("there is no %s", path)
 	case err != nil:
 		return Credential{}, err
-	case info.Mode().Perm()&0o077 != 0 && !handedOut(path):
-		return Credential{}, fmt.Errorf("%s holds a credential and can be read by others (mode %04o): chmod go= %s", path, info.Mode().Perm(), path)
-	case info.Size() > maxProfile:
-		return Credential{}, fmt.Errorf("%s has more than %d bytes", path, maxProfile)
 	}
 	const form = "it has to have the line [default], and under it secret_id = …, secret_key = … and, of a temporary one, token = …"
-	file, err := ini.LoadSources(ini.LoadOptions{SpaceBeforeInlineComment: true}, path)
+	file, err := ini.LoadSources(ini.LoadOptions{SpaceBeforeInlineComment: true}, content)
 	if err != nil {
 		return Credential{}, fmt.Errorf("%s cannot be read as a credentials file: %s", path, form) // the parser quotes lines
 	}

@@ -116,6 +116,16 @@ func TestProviders(t *testing.T) {
 	tke := map[string]string{"TKE_ROLE_ARN": arn}
 	want("tke-oidc", tke, "tke "+arn)
 	want("auto", tke, "tke "+arn)
+	podToken := os.Getenv("TKE_WEB_IDENTITY_TOKEN_FILE")
+	for mode, says := range map[os.FileMode]string{0o644: "TKE_WEB_IDENTITY_TOKEN_FILE: " + podToken + " can be read by others", 0o660: "chmod go-w", 0o600: ""} {
+		if err := os.Chmod(podToken, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := get("tke-oidc", map[string]string{"TKE_ROLE_ARN": arn, "TKE_WEB_IDENTITY_TOKEN_FILE": podToken})
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("a pod's token of mode %04o: %v", mode, err)
+		}
+	}
 	base["TKE_ROLE_ARN"] = arn
 	want("auto", base, "base")
 
@@ -159,10 +169,15 @@ func TestProfiles(t *testing.T) {
 		"no separator":      {"[default]\nsecret_id = me\nsecret_key CANARYkey\n", 0o600, "cannot be read as a credentials file", ""},
 		"half a section":    {"[default\nsecret_id = me\n", 0o600, "cannot be read as a credentials file", ""},
 		"readable by all":   {good, 0o644, "chmod go=", ""},
-		"too long":          {good + strings.Repeat("#", maxProfile), 0o600, "more than 1048576 bytes", ""},
+		"writable by all":   {good, 0o602, "chmod go-w", ""},
+		"UTF-16":            {"\xff\xfe[\x00d\x00", 0o600, "UTF-16", ""},
+		"too long":          {good + strings.Repeat("#", maxProfile), 0o600, "larger than 1048576 bytes", ""},
 	} {
 		path := filepath.Join(t.TempDir(), "credentials")
 		if err := os.WriteFile(path, []byte(c.text), c.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, c.mode); err != nil { // whatever the umask
 			t.Fatal(err)
 		}
 		env := func(name string) string { return map[string]string{"TENCENTCLOUD_CREDENTIALS_FILE": path}[name] }

@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"tiwkeyd/internal/private"
 	"tiwkeyd/secrets"
 )
 
@@ -20,8 +21,8 @@ import (
 const maxFile = 1 << 20
 
 // File is a Reader of a file that somebody else keeps fresh, such as one that Vault Agent
-// renders. It holds a keyring's JSON, or keys alone, one a line, each line ended: of JSON that is
-// half written it is known.
+// renders. It holds a keyring's JSON, or keys alone, one a line. Whoever writes it puts a whole new file in its place:
+// keys alone that are half written look like others. Nobody else may read or write it.
 type File string
 
 // ReadKeys reads the file.
@@ -68,19 +69,9 @@ func readFile(path string, t Target) (Keys, error) {
 	case !info.Mode().IsRegular():
 		return Keys{}, fmt.Errorf("%s is not a file", path) // a pipe might never end
 	}
-	file, err := os.Open(path)
+	content, err := private.ReadFile(path, maxFile)
 	if err != nil {
 		return Keys{}, fmt.Errorf("read the keys of %s: %w", t, err)
-	}
-	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return Keys{}, fmt.Errorf("read the keys of %s: %w", t, err)
-	case len(content) > maxFile:
-		return Keys{}, fmt.Errorf("%s is larger than %d bytes: it is no file of keys", path, maxFile)
-	case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) && !bytes.HasSuffix(content, []byte("\n")):
-		return Keys{}, fmt.Errorf("the last line of %s does not end: it may be half written", path)
 	}
 	keys, err := ParseKeys(t, content)
 	if err != nil {
@@ -92,8 +83,7 @@ func readFile(path string, t Target) (Keys, error) {
 // ParseKeys reads what holds keys: a keyring's JSON, a file of the file store, or keys alone,
 // one a line.
 func ParseKeys(t Target, content []byte) (Keys, error) {
-	content = bytes.TrimSpace(content)
-	if bytes.HasPrefix(content, []byte("{")) {
+	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
 		var envelope struct{ Keyring json.RawMessage }
 		if json.Unmarshal(content, &envelope) == nil && envelope.Keyring != nil {
 			content = envelope.Keyring
@@ -108,8 +98,8 @@ func ParseKeys(t Target, content []byte) (Keys, error) {
 		if line == "" {
 			continue
 		}
-		if len(line) > secrets.MaxKeyLength || strings.ContainsAny(line, " \t\"{}[],:") {
-			return Keys{}, fmt.Errorf("line %d is not a key, and the whole is not the JSON of a keyring", n)
+		if why := noKey(line); why != "" {
+			return Keys{}, fmt.Errorf("line %d is not a key, and the whole is not the JSON of a keyring: %s", n, why)
 		}
 		keys.Accept = append(keys.Accept, secrets.NewKey(fmt.Sprintf("line-%d", n), line))
 	}
@@ -117,6 +107,21 @@ func ParseKeys(t Target, content []byte) (Keys, error) {
 		return Keys{}, errors.New("there is no key in it")
 	}
 	return keys, nil
+}
+
+// noKey says why a line cannot be a key, without quoting it; "" if it can.
+func noKey(line string) string {
+	switch {
+	case strings.HasPrefix(line, "#"):
+		return "it is a comment"
+	case slices.Contains([]string{"null", "<null>", "nil", "<nil>", "none", "undefined", "true", "false"}, strings.ToLower(line)):
+		return "it is what a program writes that has no key"
+	case len(line) > secrets.MaxKeyLength:
+		return fmt.Sprintf("it has more than %d characters", secrets.MaxKeyLength)
+	case strings.ContainsFunc(line, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.ContainsAny(line, "\"{}[],:"):
+		return "there is a blank or another character in it that no key has"
+	}
+	return ""
 }
 
 // Environment is a source of the keys in a variable of the environment, with the content that

@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +63,7 @@ func TestReaders(t *testing.T) {
 	if _, err := FileStore(dir).ReadKeys(t.Context(), other); !errors.Is(err, ErrNoKeyring) {
 		t.Errorf("no keyring yet: %v", err)
 	}
-	for content, want := range map[string]bool{canaryA + "\n": true, canaryA + "\n" + canaryB[:5]: false, canaryA: false, `{"accept":["` + canaryA: false} {
+	for content, want := range map[string]bool{canaryA + "\n": true, canaryA + "\n" + canaryB: true, canaryA: true, "\ufeff" + canaryA: true, "\ufeff" + string(keyring): true, "\xff\xfeC\x00": false, "\ufeff": false, `{"accept":["` + canaryA: false} {
 		half := filepath.Join(dir, "half")
 		if err := os.WriteFile(half, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -110,7 +112,7 @@ func TestParseKeys(t *testing.T) {
 	for _, c := range []struct{ name, content, want string }{
 		{"a keyring", string(keyring), "c n p"},
 		{"of a later schema", changed(func() { fields["schema"] = 99; fields["keys"] = nil }), "accept[0] accept[1] accept[2]"},
-		{"lines", "\n" + canaryA + "\r\n\n" + canaryB + "\n", "line-1 line-3"},
+		{"lines", "\n" + canaryA + "\r\n\n" + canaryB + "\n", "line-2 line-4"},
 		{"one line without an end", canaryA, "line-1"},
 		{"another application's", changed(func() { fields["sdk_app_id"] = 7 }), "!belongs to SdkAppId 7"},
 		{"another service's", changed(func() { fields["service"] = "transcode" }), "!another service"},
@@ -121,6 +123,21 @@ func TestParseKeys(t *testing.T) {
 		{"a list", `["` + canaryA + `"]`, "!line 1 is not a key"},
 		{"nothing", " \n", "!no key in it"},
 		{"prose", "no keys here", "!line 1"},
+		{"a comment", "\n" + canaryA + "\n# CANARY of June\n", "!line 3 is not a key"},
+		{"a comment without a blank", "#CANARY", "!it is a comment"},
+		{"null", "null\n", "!line 1 is not a key"},
+		{"nil", canaryA + "\n<nil>", "!line 2 is not a key"},
+		{"Python's null", "None", "!line 1 is not a key"},
+		{"no value of a template", "<no value>", "!line 1 is not a key"},
+		{"not ASCII", "CANARY-ключ", "!line 1 is not a key"},
+		{"a control character", "CANARY\x00key", "!line 1 is not a key"},
+		{"an escape", "CANARY\x1b[0m", "!line 1 is not a key"},
+		{"no UTF-8", "CANARY\xff", "!line 1 is not a key"},
+		{"a blank that is none of ASCII's", "CANARY\u00a0key", "!line 1 is not a key"},
+		{"a mark in the middle", canaryA + "\n\ufeff" + canaryB, "!line 2 is not a key"},
+		{"as long as may be", strings.Repeat("k", 64), "line-1"},
+		{"one more", strings.Repeat("k", 65), "!more than 64 characters"},
+		{"signs", "a#b=/+~!$%&'()*;<>?@^_`|.-", "line-1"},
 		{"too long", canaryA + canaryB, "!line 1"},
 	} {
 		keys, err := ParseKeys(testTarget, []byte(c.content))
@@ -165,4 +182,36 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("another application: %v, %v", k, err)
 		}
 	}
+}
+
+// FuzzParseKeys: what is taken for keys alone is what a key can be, every line of it; an error quotes nothing.
+func FuzzParseKeys(f *testing.F) {
+	for _, s := range []string{"", "a\nb", "# a", "null", "{}", `{"accept":["a"]}`, `{"keyring":{"accept":["a"]},"version":1}`, "[]", "\xef\xbb\xbfa", "a\r\n\r\nb"} {
+		f.Add([]byte(s))
+	}
+	shape := regexp.MustCompile(`^(line [0-9]+ is not a key, and the whole is not the JSON of a keyring: (it is a comment|it is what a program writes that has no key|it has more than 64 characters|there is a blank or another character in it that no key has)|there is no key in it|keyring of [0-9]+/[a-z-]+: .*)$`)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		keys, err := ParseKeys(testTarget, content)
+		if err != nil {
+			if !shape.MatchString(err.Error()) || len(keys.Accept) > 0 {
+				t.Errorf("%q: %v", content, err)
+			}
+			return
+		}
+		if bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
+			return
+		}
+		var lines []string
+		for line := range strings.SplitSeq(string(content), "\n") {
+			if line = strings.TrimSpace(line); line != "" {
+				lines = append(lines, line)
+			}
+		}
+		for i, k := range keys.Accept {
+			v := k.Reveal()
+			if len(keys.Accept) != len(lines) || v != lines[i] || len(v) > 64 || v[0] == '#' || v == "null" || strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c > '~' }) {
+				t.Errorf("%q: %d keys, of them %q", content, len(keys.Accept), v)
+			}
+		}
+	})
 }

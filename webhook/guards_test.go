@@ -168,20 +168,24 @@ func TestFailingPace(t *testing.T) {
 func TestCacheTells(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlace("one")
+		p := newPlace("the-first")
 		var log bytes.Buffer
 		c := NewCache(t.Context(), p, CacheOptions{Log: slog.New(slog.NewTextHandler(&log, nil))}, testTarget)
 		defer c.Close()
-		lenient := keyed("two")
+		lenient := keyed("the-second")
 		lenient.AcceptUnsigned = true
 		for _, step := range []struct {
 			want string
 			keys Keys
-		}{{"accept=[id-one]", keyed("one")}, {"", keyed("one")}, {"accept=[id-two]", keyed("two")}, {"accept_unsigned=true", lenient}, {"accept_unsigned=false", keyed("two")}, {"is empty", Keys{SdkAppID: testApp, Accept: make([]Key, 1)}}} {
+		}{{"accept=[id-the-first]", keyed("the-first")}, {"", keyed("the-first")}, {"accept=[id-the-second]", keyed("the-second")}, {"accept_unsigned=true", lenient}, {"accept_unsigned=false", keyed("the-second")}, {"fewer than 8 characters", keyed("1234567")}, {"", keyed("1234567")}, {"accept=[id-12345678]", keyed("12345678")}, {"is empty", Keys{SdkAppID: testApp, Accept: make([]Key, 1)}}} {
 			p.change(func() { p.keys[testTarget] = step.keys })
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
-			if got := log.String(); !strings.Contains(got, step.want) || strings.Count(got, "\n") != min(1, len(step.want)) {
+			lines := min(1, len(step.want))
+			if strings.Contains(step.want, "fewer") {
+				lines++
+			}
+			if got := log.String(); !strings.Contains(got, step.want) || strings.Count(got, "\n") != lines {
 				t.Errorf("%s: %s", step.want, got)
 			}
 			log.Reset()

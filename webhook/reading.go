@@ -239,6 +239,9 @@ func checked(t Target, keys Keys) (Keys, error) {
 	return keys, nil
 }
 
+// ShortKey is the warning of a key that is no secret for long.
+const ShortKey = "a key has fewer than 8 characters: whoever sees one callback can find it by trying"
+
 // tell logs what a reading has changed, that of a version.
 func (c *Cache) tell(r *ring, keys Keys, read int64, err error) {
 	target, from := r.target.String(), c.reader.String()
@@ -250,6 +253,11 @@ func (c *Cache) tell(r *ring, keys Keys, read int64, err error) {
 		c.log.Warn("the keys cannot be read; those read last stay in use", "target", target, "from", from, "error", err.Error(), "read_at", r.readAt)
 	case r.readAt.IsZero() || !slices.Equal(ids(keys), ids(r.keys)) || keys.AcceptUnsigned != r.keys.AcceptUnsigned:
 		c.log.Info("keys read", "target", target, "from", from, "accept", ids(keys), "accept_unsigned", keys.AcceptUnsigned)
+		for _, k := range keys.Accept {
+			if k.Short() {
+				c.log.Warn(ShortKey, "target", target, "from", from, "key", k.String())
+			}
+		}
 		if read < keys.Version {
 			c.log.Warn("an older version was read than before: the keys of both are accepted, for an hour at most", "target", target, "from", from, "version", read, "newest", keys.Version)
 		}

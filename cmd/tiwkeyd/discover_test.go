@@ -135,7 +135,7 @@ func TestEnrollFile(t *testing.T) {
 		t.Errorf("%+v, %+v", a, b)
 	}
 	r.server.AddApp(1500000009)
-	list := write("apps.json", `["1500000001", {"sdk_app_id": 1500000002}, {"target": "1500000009/transcode", "propagation": "90s"}]`)
+	list := write("apps.json", "\ufeff"+`["1500000001", {"sdk_app_id": 1500000002}, {"target": "1500000009/transcode", "propagation": "90s"}]`)
 	if out, code = r.run([]string{"enroll", "--from-file", list, "--json"}, "TIWKEYD_LOG_LEVEL=error"); code != 0 || !strings.Contains(out, `"enrolled": 1`) || !strings.Contains(out, `"already_there": 2`) {
 		t.Errorf("%d\n%s", code, out)
 	}
@@ -209,6 +209,7 @@ func TestEnrollRefuses(t *testing.T) {
 		{"csv", "target,propagation\n5,10ms\n", []string{"propagation: 10ms"}},
 		{"csv", "target\n" + strings.Repeat("x\n", 30), []string{"line 21", "and 10 more"}},
 		{"json", "{}", []string{"not a JSON list"}},
+		{"json", "\xff\xfe[\x00]\x00", []string{"it is in UTF-16"}},
 		{"json", `["1500000001", 5, {"app": 7}, {"sdk_app_id": 7.5}]`, []string{"entry 2: it is neither", `entry 3: it has the unknown member "app"`, "entry 4", "7.5"}},
 		{"txt", "", []string{"neither .csv nor .json"}},
 	} {

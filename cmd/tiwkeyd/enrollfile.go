@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"tiwkeyd/internal/bounded"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -47,10 +48,7 @@ func enrollArgs(args []string) (enrollList, error) {
 }
 
 func readEnrollments(in io.Reader, format, name string) (enrollList, error) {
-	data, err := io.ReadAll(io.LimitReader(in, maxEnrollFile+1))
-	if err == nil && len(data) > maxEnrollFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxEnrollFile)
-	}
+	data, err := bounded.Text(in, "it", maxEnrollFile)
 	var g gatherer
 	if err == nil && format == "csv" {
 		err = g.csv(data)
@@ -128,7 +126,7 @@ func (g *gatherer) fail(where string, err error) {
 }
 
 func (g *gatherer) csv(data []byte) error {
-	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))) // a spreadsheet's mark
+	r := csv.NewReader(bytes.NewReader(data))
 	r.FieldsPerRecord = -1
 	header, err := r.Read()
 	if err != nil {

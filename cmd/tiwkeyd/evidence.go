@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"time"
 
-	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/private"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 	"tiwkeyd/secrets/vault"
@@ -64,7 +64,7 @@ func (f *verifyFlags) evidence(c *config.Config, log *slog.Logger) (e evidence, 
 // fileEvidence reads files, of which in a store any may be missing.
 func fileEvidence(place string, store bool, path func(secrets.Target) string) evidence {
 	return evidence{place: place, now: func(_ context.Context, t secrets.Target) ([]byte, int64, error) {
-		content, err := bounded.File(path(t), maxAnswer)
+		content, err := private.ReadFile(path(t), maxAnswer)
 		if store && errors.Is(err, os.ErrNotExist) {
 			return nil, 0, nil
 		}
@@ -105,6 +105,9 @@ func (e *evidence) judge(ctx context.Context, v *verdict, c *webhook.Callback, n
 		keys.Version = version
 		current[t] = keys
 		for _, k := range keys.Accept {
+			if k.Short() {
+				slog.Warn(webhook.ShortKey, "target", targetName(named(t, content)), "from", e.place, "key", k.String())
+			}
 			if !keys.WasRevoked(k) {
 				held = append(held, k.ID())
 			}

@@ -39,7 +39,7 @@ func TestHugeFiles(t *testing.T) {
 		env  []string
 		says string
 	}{
-		{"--env-file", []string{"status", "--env-file", huge}, nil, huge + ": it is larger"},
+		{"--env-file", []string{"status", "--env-file", huge}, nil, huge + " is larger"},
 		{"VAULT_TOKEN_FILE", []string{"status"}, []string{"TIWKEYD_STORE=vault", "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN_FILE=" + huge}, huge + " is larger"},
 		{"--tls-cert", append(upstream, "--tls-cert", huge, "--tls-key", huge), nil, huge + " is larger"},
 		{"a keyring of the file store", []string{"status"}, []string{"TIWKEYD_STORE=file://" + dir}, " is larger"},

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tiwkeyd/internal/config"
+	"tiwkeyd/internal/hostport"
 )
 
 // healthWait bounds the question: who asks has a timer of their own, and it is longer.
@@ -54,10 +55,10 @@ made for HEALTHCHECK. Of a proxy name the address: that of its --metrics.`,
 
 // health asks for a page and prints its line.
 func (p *program) health(ctx context.Context, address, path string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return &exitError{code: exitUsage, err: fmt.Errorf("--address %q is not an address of the form HOST:PORT", address)}
+	if err := hostport.Dial(address); err != nil {
+		return &exitError{code: exitUsage, err: fmt.Errorf("--address %w", err)}
 	}
+	host, port, _ := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost" // who listens everywhere listens here
 	}

@@ -31,6 +31,7 @@ func TestHealth(t *testing.T) {
 	ask(exitUsage, "TIWKEYD_HTTP_ADDR is empty", "TIWKEYD_HTTP_ADDR=")
 	ask(exitUsage, "not an address", "TIWKEYD_HTTP_ADDR=here")
 	ask(exitUsage, "not an address", "TIWKEYD_HTTP_ADDR=", "--address", "here")
+	ask(exitUsage, "from 1 to 65535", "TIWKEYD_HTTP_ADDR=", "--address", "127.0.0.1:0")
 	v.Seal()
 	p.await(addr, "/readyz", 503, "store")
 	ask(exitInternal, "503", "TIWKEYD_HTTP_ADDR="+addr, "--ready")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -113,6 +114,7 @@ they accept it, sets it at Tencent, checks that it is in force, and retires the 
 		SilenceErrors: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			p.heedNoReader(c.Name())
+			slog.SetDefault(logs.New(p.stderr, slog.LevelInfo, os.Getenv("TIWKEYD_LOG_FORMAT") != "text")) // until all settings are known
 			p.envFile = config.NewEnvFile(envFile)
 			if _, err := p.envFile.Apply(); err != nil {
 				return &exitError{code: exitUsage, err: err}

@@ -21,6 +21,7 @@ import (
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/connlimit"
 	"tiwkeyd/internal/hostguard"
+	"tiwkeyd/internal/hostport"
 	"tiwkeyd/internal/kept"
 	"tiwkeyd/internal/proxy"
 	"tiwkeyd/secrets"
@@ -88,10 +89,14 @@ func (f *proxyFlags) check() (upstream *url.URL, err error) {
 		errs = append(errs, errors.New("--upstream is missing: the URL of the receiver, such as http://127.0.0.1:3000"))
 	case err != nil || (upstream.Scheme != "http" && upstream.Scheme != "https") || upstream.Host == "" || upstream.User != nil || upstream.RawQuery != "" || upstream.Fragment != "":
 		errs = append(errs, errors.New("--upstream is not a URL of the form http://HOST:PORT[/PATH]"))
+	default:
+		if err := hostport.URL(upstream); err != nil {
+			errs = append(errs, fmt.Errorf("--upstream is not a URL of the form http://HOST:PORT[/PATH]: %w", err))
+		}
 	}
 	for _, a := range []struct{ name, value string }{{"listen", f.listen}, {"metrics", f.metrics}} {
-		if _, _, err := net.SplitHostPort(a.value); err != nil && (a.value != "" || a.name == "listen") {
-			errs = append(errs, fmt.Errorf("--%s %q is not an address of the form HOST:PORT", a.name, a.value))
+		if err := hostport.Listen(a.value); err != nil && (a.value != "" || a.name == "listen") {
+			errs = append(errs, fmt.Errorf("--%s %w", a.name, err))
 		}
 	}
 	if (f.tlsCert == "") != (f.tlsKey == "") {

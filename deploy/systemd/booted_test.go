@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ func TestPackage(t *testing.T) {
 	w.approle()
 	w.watchdog()
 	w.upgrade()
+	w.fileStore()
 	w.nothingShows()
 	w.stop()
 	w.uninstall(before)
@@ -90,7 +92,7 @@ func (w *world) firstStart() {
 func (w *world) reload() {
 	w.Helper()
 	pid := w.property("MainPID")
-	for _, change := range []struct{ line, says string }{{"TIWKEYD_KEY_LENGTH=40\n", `"msg":"reloaded"`}, {"TIWKEYD_KEY_LENGTH=7\n", "the old one goes on"}} {
+	for _, change := range []struct{ line, says string }{{"TIWKEYD_KEY_LENGTH=40\n", `"msg":"reloaded"`}, {"TIWKEYD_KEY_LENGTH=7\n", "the old one goes on"}, {"VAULT_TOKEN=" + w.token + "\n", settings + " can be read by others (mode 0644, of user 0)"}} {
 		w.write(settings, w.env+change.line, 0o644)
 		w.run("systemctl", "reload", "tiwkeyd")
 		w.await("it says "+change.says, func() bool { return w.said(change.says) == 1 })
@@ -197,6 +199,41 @@ func (w *world) upgrade() {
 	if text, err := os.ReadFile(settings); err != nil || !strings.HasPrefix(string(text), w.env) {
 		w.Errorf("the settings are others: %v\n%s", err, text)
 	}
+}
+
+// fileStore has another application's keyring in the unit's state directory, which is a link for the daemon's user,
+// another one at every start.
+func (w *world) fileStore() {
+	w.Helper()
+	const dropIn, state, app = "/etc/systemd/system/tiwkeyd.service.d/state.conf", "/var/lib/tiwkeyd", 1400000002
+	service := string(target.Service)
+	w.server.AddApp(app)
+	w.server.SetKey(app, service, oldKey)
+	if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
+		w.Fatal(err)
+	}
+	w.write(dropIn, "[Service]\nStateDirectory=tiwkeyd\n", 0o644)
+	w.write(settings, strings.Replace(w.env, target.String(), strconv.Itoa(app), 1)+"TIWKEYD_STORE=file://"+state+"\n", 0o644)
+	w.run("systemctl", "daemon-reload")
+	w.run("systemctl", "restart", "tiwkeyd")
+	w.await("a rotation in the file store", func() bool { return w.server.KeyInForce(app, service) != oldKey })
+	w.await("it is settled", func() bool { return strings.HasPrefix(w.property("StatusText"), "1 targets: 1 settled") })
+	link, err := os.Lstat(state)
+	dir, statErr := os.Stat(state)
+	if err != nil || statErr != nil || link.Mode()&os.ModeSymlink == 0 || dir.Mode().Perm() != 0o700 {
+		w.Errorf("the state directory is %v, %v (%v, %v)", link, dir, err, statErr)
+	}
+	before := w.server.KeyInForce(app, service)
+	w.run("systemctl", "restart", "tiwkeyd")
+	w.run("systemctl", "kill", "--signal", "USR1", "tiwkeyd")
+	w.await("a rotation by another user", func() bool { return w.server.KeyInForce(app, service) != before })
+	w.run("systemctl", "stop", "tiwkeyd")
+	if err := errors.Join(os.Remove(state), os.RemoveAll("/var/lib/private"), os.RemoveAll(filepath.Dir(dropIn))); err != nil {
+		w.Fatal(err)
+	}
+	w.write(settings, w.env, 0o644)
+	w.run("systemctl", "daemon-reload")
+	w.run("systemctl", "start", "tiwkeyd")
 }
 
 // stop: within TimeoutStopSec= the daemon ends by itself, or the result would be another.

@@ -3,24 +3,53 @@
 package bounded
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 )
 
-// File reads a file of at most so many bytes.
+// File reads a file of text of at most so many bytes.
 func File(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	content, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(content)) > most {
-		err = fmt.Errorf("%s is larger than %d bytes", path, most)
+	return Text(f, path, most)
+}
+
+// Text reads a text of at most so many bytes, without the byte order mark that editors and spreadsheets put before
+// it. One in UTF-16, as some consoles write it, is refused: it would pass for a text of other characters.
+func Text(from io.Reader, name string, most int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(from, most+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(content)) > most:
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, most)
+	case bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")):
+		return nil, fmt.Errorf("%s is in UTF-16: save it as UTF-8", name)
 	}
-	return content, err
+	return bytes.TrimPrefix(content, mark), nil
+}
+
+var mark = []byte("\xef\xbb\xbf") // in UTF-8
+
+// Unmarked refuses a file with a byte order mark that a library reads by itself: of a certificate it would say that
+// there is none.
+func Unmarked(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	begin := make([]byte, len(mark))
+	if _, err := io.ReadFull(f, begin); err == nil && bytes.Equal(begin, mark) {
+		return fmt.Errorf("%s begins with a byte order mark: save it as UTF-8 without one", path)
+	}
+	return nil
 }
 
 // TooLong is the error of an answer that has more than so many bytes, unpacked.

@@ -3,13 +3,14 @@ package config
 import (
 	"fmt"
 	"math"
-	"net"
 	"net/url"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"tiwkeyd/internal/hostport"
 )
 
 // checker gathers what is wrong.
@@ -68,10 +69,8 @@ func (k *checker) oneOf(name, v string, allowed ...string) string {
 
 // address checks HOST:PORT; the empty text is none.
 func (k *checker) address(name, v string) string {
-	_, port, err := net.SplitHostPort(v)
-	if _, bad := strconv.ParseUint(port, 10, 16); v != "" && (err != nil || bad != nil || strings.ContainsAny(v, " \t\r\n/")) {
-		k.fail(name, "%q is not an address of the form HOST:PORT, such as 127.0.0.1:9469", v)
-		return ""
+	if v != "" {
+		k.check(name, hostport.Listen(v))
 	}
 	return v
 }
@@ -102,6 +101,7 @@ func (k *checker) site(name, v string) *url.URL {
 		k.fail(name, "it is not a URL of the form https://HOST, without a path")
 		return nil
 	}
+	k.check(name, hostport.URL(u))
 	return u
 }
 

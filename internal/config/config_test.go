@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,6 +119,18 @@ func TestBadInputs(t *testing.T) {
 		{"VAULT_ADDR=https://user:CANARYpw@vault:82 00", "VAULT_ADDR: it is not a URL"},
 		{"VAULT_AGENT_ADDR=http://user:CANARYpw@127.0.0.1:8100", "VAULT_AGENT_ADDR: it holds a user name or password"},
 		{"VAULT_ADDR=vault:8200", "VAULT_ADDR: it is not a URL"},
+		{"VAULT_ADDR=http://vault:99999", `VAULT_ADDR: its port "99999" is not a number from 1 to 65535`},
+		{"VAULT_ADDR=http://u:CANARYpw@:8200", "VAULT_ADDR: it holds a user name or password"},
+		{"VAULT_ADDR=https://:8200", "VAULT_ADDR: the host is missing"},
+		{"VAULT_ADDR=unix://", "VAULT_ADDR: the path of the socket is missing"},
+		{"VAULT_AGENT_ADDR=http://agent:0", `VAULT_AGENT_ADDR: its port "0"`},
+		{"TIWKEYD_TENCENT_ENDPOINT=https://tiw.example:99999", "TIWKEYD_TENCENT_ENDPOINT: the endpoint: its port"},
+		{"TIWKEYD_TENCENT_ENDPOINT=tiw.example:", "TIWKEYD_TENCENT_ENDPOINT: the endpoint: there is no port"},
+		{"TIWKEYD_HTTP_URL=https://keys.example:99999", "TIWKEYD_HTTP_URL: its port"},
+		{"TIWKEYD_HTTP_ADDR=unix:/x", `TIWKEYD_HTTP_ADDR: "unix:/x" is not an address of the form HOST:PORT`},
+		{"TIWKEYD_HTTP_ADDR=127.0.0.1:-1", `its port "-1"`},
+		{"TIWKEYD_HTTP_ADDR=:80/metrics", "HOST:PORT"},
+		{"TIWKEYD_HTTP_ADDR=300.0.0.1:80", "neither an IP address nor a name"},
 		{"TIWKEYD_HTTP_ADDR=9469", "HOST:PORT"},
 		{"TIWKEYD_HTTP_ADDR=127.0.0.1", "HOST:PORT"},
 		{"TIWKEYD_HTTP_ADDR=127.0.0.1:http", "HOST:PORT"},
@@ -370,11 +383,29 @@ func TestEnvFileIsPrivate(t *testing.T) {
 			if err := os.Chmod(path, mode); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := NewEnvFile(path).Apply(); err == nil || !strings.Contains(err.Error(), name) || os.Getenv(name) != "" {
+			if _, err := NewEnvFile(path).Apply(); err == nil || !strings.Contains(err.Error(), path+" can be ") || os.Getenv(name) != "" {
 				t.Errorf("%s in a file of mode %04o: %v", name, mode, err)
 			}
 		}
 	}
+	// Without a secret it may be read by all, and written by nobody else.
+	for text, c := range map[string]struct {
+		mode os.FileMode
+		good bool
+	}{"TIWKEYD_TEST_OPEN=1\n": {0o644, true}, "TIWKEYD_TEST_OPEN=2\n": {0o664, false}, "TIWKEYD_TEST_OPEN=3\n": {0o646, false}, "\ufeffTIWKEYD_TEST_OPEN=4": {0o444, true}, "\xff\xfeT": {0o600, false}} {
+		_ = os.Remove(path)
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		undo, err := NewEnvFile(path).Apply()
+		if (err == nil) != c.good || err != nil && !strings.Contains(err.Error(), path) {
+			t.Errorf("%q, mode %04o: %v", text, c.mode, err)
+		}
+		if err == nil {
+			undo()
+		}
+	}
+	_ = os.Remove(path)
 	// One variable cannot be set: the others are taken back.
 	t.Setenv("TIWKEYD_TEST_A", "")
 	_ = os.Unsetenv("TIWKEYD_TEST_A")

@@ -3,13 +3,14 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/joho/godotenv"
+
+	"tiwkeyd/internal/private"
 )
 
 // secretVariables may not stand in a file that others can read.
@@ -36,29 +37,19 @@ func (f *EnvFile) Apply() (undo func(), err error) {
 	if f.path == "" {
 		return func() {}, nil
 	}
-	info, err := os.Stat(f.path)
+	file, err := private.Read(f.path, maxEnvFile)
 	if err != nil {
 		return nil, fmt.Errorf("--env-file: %w", err)
 	}
-	if info.Size() > maxEnvFile {
-		return nil, fmt.Errorf("--env-file %s: it is larger than %d bytes, and no list of variables", f.path, maxEnvFile)
-	}
-	file, err := os.Open(f.path)
-	if err != nil {
-		return nil, fmt.Errorf("--env-file: %w", err)
-	}
-	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxEnvFile)) // a pipe tells no size
-	if err != nil {
-		return nil, fmt.Errorf("--env-file %s: %w", f.path, err)
-	}
-	values, err := variablesOf(string(content))
+	values, err := variablesOf(string(file.Content))
 	if err != nil {
 		return nil, fmt.Errorf("--env-file %s: %w", f.path, err)
 	}
 	for _, name := range secretVariables {
-		if _, ok := values[name]; ok && info.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("--env-file %s: it holds %s and can be read by others (mode %04o): chmod go= %s", f.path, name, info.Mode().Perm(), f.path)
+		if _, ok := values[name]; ok {
+			if err := file.Secret(); err != nil {
+				return nil, fmt.Errorf("--env-file: it holds %s: %w", name, err)
+			}
 		}
 	}
 	next := map[string]string{}

@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/private"
 )
 
 // Certificate is a TLS certificate and key in two files, which are read again when they have
@@ -88,7 +91,14 @@ func (c *Certificate) stat() (stamp [2]fileStamp, err error) {
 }
 
 func (c *Certificate) read() (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	var pair tls.Certificate
+	cert, err := bounded.File(c.certFile, maxPEM)
+	if err == nil {
+		var key []byte
+		if key, err = private.ReadFile(c.keyFile, maxPEM); err == nil {
+			pair, err = tls.X509KeyPair(cert, key)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the TLS certificate from %s and %s: %w", c.certFile, c.keyFile, err)
 	}

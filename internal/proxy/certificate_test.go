@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"os"
@@ -91,6 +92,17 @@ func TestCertificate(t *testing.T) {
 	wrong("expired")
 	replace(t, certFile, first.cert)
 	replace(t, keyFile, first.key)
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o660} {
+		if err := os.Chmod(keyFile, mode); err != nil {
+			t.Fatal(err)
+		}
+		wrong(fmt.Sprintf("a key of mode %04o", mode))
+	}
+	replace(t, certFile, append([]byte("\ufeff"), first.cert...))
+	replace(t, keyFile, append([]byte("\ufeff"), first.key...))
+	if err := os.Chmod(certFile, 0o644); err != nil { // it is no secret
+		t.Fatal(err)
+	}
 	c, err := load()
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +130,13 @@ func TestCertificate(t *testing.T) {
 		{"then its certificate", func() { replace(t, certFile, third.cert) }, 3, true},
 		{"nonsense", func() { replace(t, certFile, []byte("nonsense")) }, 3, false},
 		{"an expired one", func() { replace(t, certFile, expired.cert); replace(t, keyFile, expired.key) }, 3, false},
+		{"a key that others can read", func() {
+			replace(t, certFile, second.cert)
+			replace(t, keyFile, second.key)
+			_ = os.Chmod(keyFile, 0o644)
+		}, 3, false},
+		{"which is mended", func() { _ = os.Chmod(keyFile, 0o600) }, 2, true},
+		{"once more", func() { replace(t, certFile, third.cert); replace(t, keyFile, third.key) }, 3, true},
 		{"both deleted", func() { _ = os.Remove(certFile); _ = os.Remove(keyFile) }, 3, false},
 		{"back again", func() { replace(t, certFile, first.cert); replace(t, keyFile, first.key) }, 1, true},
 		{"the same, touched", func() { _ = os.Chtimes(certFile, time.Time{}, time.Now()) }, 1, true},

@@ -42,7 +42,8 @@ type envelope struct {
 const lockPoll = 10 * time.Millisecond
 
 // Open gives the store in dir, an absolute path, and makes the directory if it is not there.
-// A directory that others can get into is refused.
+// A directory that others can get into is refused; a link to one that is private is as good, as systemd makes one of
+// its StateDirectory= with DynamicUser=.
 func Open(dir string) (*Store, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("file store: %q is not an absolute path", dir)
@@ -51,7 +52,7 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file store: make the directory: %w", advise(err))
 	}
-	if err := private(s.dir, true); err != nil {
+	if err := s.private(); err != nil {
 		return nil, fmt.Errorf("file store: %w", err)
 	}
 	return s, nil
@@ -261,6 +262,22 @@ func (s *Store) syncDir(dir string) error {
 	}
 	defer func() { _ = d.Close() }()
 	return s.sync(d)
+}
+
+// private is the rule for the store's own directory, whose name may be a link of ours or of root's.
+func (s *Store) private() error {
+	link, err := os.Lstat(s.dir)
+	if err != nil {
+		return advise(err)
+	}
+	if owner := int(link.Sys().(*syscall.Stat_t).Uid); link.Mode()&os.ModeSymlink != 0 && owner != 0 && owner != os.Geteuid() {
+		return fmt.Errorf("%s is a link of user %d, neither of root nor of the one this runs as (%d)", s.dir, owner, os.Geteuid())
+	}
+	dir, err := filepath.EvalSymlinks(s.dir)
+	if err != nil {
+		return advise(err)
+	}
+	return private(dir, true)
 }
 
 // private refuses what others than the owner can read, what belongs to somebody else, and

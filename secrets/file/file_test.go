@@ -251,13 +251,18 @@ func TestRefusesWhatOthersCanReach(t *testing.T) {
 	must(os.Chmod(open, 0o750))
 	link := filepath.Join(base, "link")
 	must(os.Symlink(base, link))
+	for name, to := range map[string]string{"to-nowhere": "none", "to-itself": "to-itself", "to-a-file": "plain", "to-a-link": "link"} {
+		must(os.Symlink(to, filepath.Join(base, name)))
+	}
 	plain := filepath.Join(base, "plain")
 	must(os.WriteFile(plain, nil, 0o600))
-	for path, want := range map[string]string{open: "chmod go=", link: "not a directory", plain: "not a directory", "relative": "absolute"} {
+	for path, want := range map[string]string{open: "chmod go=", link: "chmod go= " + base, filepath.Join(base, "to-a-link"): "chmod go= " + base, filepath.Join(base, "to-nowhere"): "make the directory",
+		filepath.Join(base, "to-itself"): "make the directory", filepath.Join(base, "to-a-file"): "not a directory", plain: "not a directory", "relative": "absolute"} {
 		if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
+	must(os.Chmod(base, 0o755))
 	dir := filepath.Join(base, "keys")
 	s, err := Open(dir)
 	must(err)
@@ -275,6 +280,72 @@ func TestRefusesWhatOthersCanReach(t *testing.T) {
 		t.Errorf("a file that is cut off: %v", err)
 	}
 	storetest.Quiet(t, err)
+}
+
+// TestLinkToPrivate: the store's directory may be a link to a private one, as systemd makes it with DynamicUser=; both
+// names are of one store, with the same locks. What is in it may be no link.
+func TestLinkToPrivate(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	inner, link := filepath.Join(base, "private", "tiwkeyd"), filepath.Join(base, "tiwkeyd")
+	if err := errors.Join(os.MkdirAll(inner, 0o700), os.Symlink("private/tiwkeyd", link)); err != nil {
+		t.Fatal(err)
+	}
+	linked, err := Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := Open(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if place, err := linked.Inspect(); err != nil || !place.Exists {
+		t.Errorf("%+v, %v", place, err)
+	}
+	first, err := linked.Write(t.Context(), childTarget, storetest.Keyring(childTarget, 1), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := direct.Read(t.Context(), childTarget); err != nil || got.Version != first {
+		t.Errorf("by the other name: %+v, %v", got, err)
+	}
+	held, err := linked.lock(t.Context(), childTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	brief, stop := context.WithTimeout(t.Context(), 10*lockPoll)
+	defer stop()
+	if _, err := direct.Write(brief, childTarget, storetest.Keyring(childTarget, 2), first); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("both names hold the lock: %v", err)
+	}
+	held.unlock()
+	if all, _, err := linked.Targets(t.Context(), nil); err != nil || len(all) != 1 {
+		t.Errorf("%v, %v", all, err)
+	}
+	// The directory is opened to others: it is refused, and taken again once it is private.
+	for mode, good := range map[os.FileMode]bool{0o755: false, 0o700: true, 0o710: false} {
+		if err := os.Chmod(inner, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(link); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "chmod go= "+inner) {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		theirs := filepath.Join(base, "theirs")
+		if err := errors.Join(os.Chmod(inner, 0o700), os.Symlink(inner, theirs), os.Lchown(theirs, 12345, -1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(theirs); err == nil || !strings.Contains(err.Error(), "is a link of user 12345") {
+			t.Errorf("somebody else's link: %v", err)
+		}
+	}
+	if err := errors.Join(os.Chmod(inner, 0o700), os.Rename(filepath.Join(inner, "77"), filepath.Join(base, "77")), os.Symlink(filepath.Join(base, "77"), filepath.Join(inner, "77"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := linked.Read(t.Context(), childTarget); err == nil || !strings.Contains(err.Error(), "is not a directory") {
+		t.Errorf("a link in the store: %v", err)
+	}
 }
 
 // limited writes under a limit on the size of files, which stands for a full disk: the

@@ -41,7 +41,7 @@ func (s *Store) Inspect() (Place, error) {
 		p.Inside = filepath.Dir(p.Inside)
 	}
 	if p.Exists = p.Inside == s.dir; p.Exists {
-		if err := private(s.dir, true); err != nil {
+		if err := s.private(); err != nil {
 			return p, fmt.Errorf("file store: %w", err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/api/auth/approle"
 	"github.com/hashicorp/vault/api/auth/kubernetes"
 
-	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/private"
 )
 
 // Method is a way to come by a token.
@@ -99,13 +99,13 @@ func (l Login) given() (string, error) {
 	return fromFile("VAULT_TOKEN_FILE", l.env("VAULT_TOKEN_FILE"))
 }
 
-// fromFile reads what a variable names the file of, without a mark at its beginning or a newline at its end.
+// fromFile reads the secret in a file that a variable names.
 func fromFile(name, path string) (string, error) {
-	content, err := bounded.File(path, maxToken)
+	content, err := private.ReadFile(path, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", name, err)
 	}
-	text := strings.TrimSpace(strings.TrimPrefix(string(content), "\ufeff"))
+	text := strings.TrimSpace(string(content))
 	if text == "" {
 		return "", fmt.Errorf("%s %s is empty", name, path)
 	}

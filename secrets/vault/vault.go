@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"tiwkeyd/internal/bounded"
+	"tiwkeyd/internal/hostport"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -76,6 +78,9 @@ type Store struct {
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
 func New(o Options) (*Store, error) {
+	if err := checkFiles(os.Getenv); err != nil {
+		return nil, err
+	}
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
@@ -122,8 +127,12 @@ func CheckAddress(address string) error {
 		return errors.New("it is not a URL of the form https://host:8200")
 	case u.User != nil:
 		return errors.New("it holds a user name or password, which Vault does not use: take them out")
+	case u.Scheme == "unix" && u.Path == "":
+		return errors.New("the path of the socket is missing: unix:///run/vault.sock")
+	case u.Scheme == "unix":
+		return nil
 	}
-	return nil
+	return hostport.URL(u)
 }
 
 // Close ends the renewal of the token, which it does not revoke, and closes what connections are idle.

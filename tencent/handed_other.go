@@ -1,5 +1,0 @@
-//go:build !linux
-
-package tencent
-
-func handedOut(string) bool { return false }
