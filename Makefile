@@ -18,7 +18,7 @@ E2E         = ^Test(UnderFire|KilledAtEveryStep|TerminatedAtEveryStep|StoppedBef
 # Tests with real processes mostly wait, so that more of them run at once than there are cores.
 AT_ONCE     = -parallel 4
 
-.PHONY: help check test e2e slow prove torture mutate build package image deploy demo receivers browser vault vault-full lint bench bench-fleet fuzz clean
+.PHONY: help check cross test e2e slow prove torture mutate build package image deploy demo receivers browser vault vault-full lint bench bench-fleet fuzz clean
 
 help: ## this list; times are for two quiet cores, with Vault built
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ check: ## 20 to 40 s: vet, staticcheck and the quick tests; no network, no Vault
 	$(GO) vet -tags $(TAGS) ./...
 	$(STATICCHECK) -tags $(TAGS) ./...
 	$(GO) test -short $(AT_ONCE) ./...
+
+SYSTEMS = darwin/arm64 darwin/amd64 linux/arm64 freebsd/amd64
+cross: ## seconds, a minute at first: whether it builds for the other systems, tests included
+	for s in $(SYSTEMS); do for m in . $(BROWSER); do \
+	  (cd $$m && GOOS=$${s%/*} GOARCH=$${s#*/} CGO_ENABLED=0 $(GO) vet ./...) || { echo "vet for $$s in $$m"; exit 1; }; done; done
 
 test: vault ## 2.5 min: everything, with a real Vault and the race detector
 	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
