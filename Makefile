@@ -7,7 +7,7 @@ SERVER      = secrets/vault/vaulttest/server
 ESO         = docs/receivers/eso
 BROWSER     = internal/page/browser
 KUBERNETES  = deploy/kubernetes
-TAGS        = receivers,torture,deploy,booted,bench
+TAGS        = receivers,sdk,torture,deploy,booted,bench
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE       := $(shell command -v $(or $(CC),cc) >/dev/null 2>&1 && echo -race)
 # Searches and simulations take turns in one goroutine; the race detector would find nothing
@@ -18,7 +18,7 @@ E2E         = ^Test(UnderFire|KilledAtEveryStep|TerminatedAtEveryStep|StoppedBef
 # Tests with real processes mostly wait, so that more of them run at once than there are cores.
 AT_ONCE     = -parallel 4
 
-.PHONY: help check test e2e slow prove torture mutate build package image deploy demo receivers browser vault vault-full lint bench bench-fleet fuzz clean
+.PHONY: help check cross test e2e slow prove torture mutate build package image deploy demo receivers sdk browser vault vault-full lint bench bench-fleet fuzz clean
 
 help: ## this list; times are for two quiet cores, with Vault built
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ check: ## 20 to 40 s: vet, staticcheck and the quick tests; no network, no Vault
 	$(GO) vet -tags $(TAGS) ./...
 	$(STATICCHECK) -tags $(TAGS) ./...
 	$(GO) test -short $(AT_ONCE) ./...
+
+SYSTEMS = darwin/arm64 darwin/amd64 linux/arm64 freebsd/amd64
+cross: ## seconds, a minute at first: whether it builds for the other systems, tests included
+	@# Without optimizing, which costs the most at first: every package is compiled for each of them.
+	for s in $(SYSTEMS); do GOOS=$${s%/*} GOARCH=$${s#*/} CGO_ENABLED=0 $(GO) vet -gcflags='all=-N -l' ./... || { echo "vet for $$s"; exit 1; }; done
 
 test: vault ## 2.5 min: everything, with a real Vault and the race detector
 	@test -n "$(RACE)" || echo "no C compiler: the tests run without the race detector"
@@ -95,6 +100,9 @@ receivers: vault vault-full ## receivers in other languages, and a fleet of them
 	$(GO) test $(RACE) -timeout 30m -tags receivers ./docs/receivers/...
 	cd $(ESO) && $(GO) test -timeout 30m ./...
 	$(GO) test -timeout 30m -tags receivers -run '^TestFleetOf' -v ./cmd/tiwkeyd
+
+sdk: ## Tencent's own Node SDKs against the Tencent of our tests; needs node and npm, and fetches 100 MB once
+	$(GO) test -count 1 -timeout 10m -tags sdk -run '^TestOfficialSDKs$$' ./tencent/tiwtest
 
 browser: ## the status page in a real browser; needs chromium; SCREENSHOTS=DIR keeps what it looks like
 	cd $(BROWSER) && TIWKEYD_SCREENSHOTS=$(abspath $(SCREENSHOTS)) $(GO) test -count 1 -timeout 10m ./...

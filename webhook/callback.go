@@ -22,7 +22,7 @@ const MaxDepth = 32
 type Callback struct {
 	Timestamp  int64 // when it was sent, in seconds since 1970
 	SdkAppID   int64
-	ExpireTime int64           // after it the callback is void, in seconds since 1970
+	ExpireTime int64           // after it the callback is void, in seconds since 1970; 0 if it has none, which only an unsigned one may
 	Sign       string          // lower-case hex of MD5(key + decimal ExpireTime); "" if Signed is false
 	Signed     bool            // whether there was a Sign that was not empty
 	EventType  string          // such as "WhiteboardPushStarted"
@@ -108,7 +108,8 @@ func (p *parser) parse(body []byte) (c Callback, err error) {
 		return c, errTrailing
 	}
 	for m := timestamp; m < undocumented; m++ {
-		if has&(1<<m) == 0 && m != sign {
+		// A callback that is not signed may have no ExpireTime either.
+		if has&(1<<m) == 0 && m != sign && (m != expireTime || c.Signed) {
 			return c, fmt.Errorf("%s is missing", memberNames[m])
 		}
 	}

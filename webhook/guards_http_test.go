@@ -195,7 +195,7 @@ func TestExactWords(t *testing.T) {
 			t.Errorf("%.40s is too deep: %v", text, !want)
 		}
 	}
-	c := Callback{EventType: "e", SdkAppID: testApp}
+	c := Callback{EventType: "e", SdkAppID: testApp, Signed: true}
 	if _, err := c.Verify(testKeys, time.Unix(math.MaxInt64/2, 0)); ReasonOf(err) != Expired || strings.Contains(err.Error(), "-") {
 		t.Error(err)
 	}

@@ -76,11 +76,17 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 	result.Status = answer.status
 }
 
+// unsignedMemory is how long a callback without ExpireTime is known again; all of Tencent's tries take a minute and a half.
+const unsignedMemory = 10 * time.Minute
+
 // admit asks the ReplayGuard. A callback is judged by the time it came, and its body and the
 // keys may come later: so long after it has expired, another copy may still be let pass.
 func (v *Verifier) admit(ctx context.Context, body []byte, expireTime int64) (*sighting, error) {
 	ctx, cancel := context.WithTimeout(ctx, v.RereadTimeout)
 	defer cancel()
+	if expireTime == 0 { // an unsigned one may have none
+		expireTime = v.Now().Add(unsignedMemory).Unix()
+	}
 	late := v.Leeway + v.BodyTimeout + v.RereadTimeout + time.Second
 	switch seen, err := v.Replays.admit(ctx, digestOf(body), expireTime, v.Now().Add(-late)); {
 	case err != nil:

@@ -354,6 +354,33 @@ func TestUnsigned(t *testing.T) {
 	}
 }
 
+// TestUnsignedWithoutExpireTime: while there is no key Tencent sends neither Sign nor ExpireTime. Without that, the very
+// same is known again for a while.
+func TestUnsignedWithoutExpireTime(t *testing.T) {
+	t.Parallel()
+	body := strings.Replace(callback(""), `"ExpireTime"`, `"x"`, 1)
+	now := testNow
+	for _, allow := range []bool{false, true} {
+		f := newFront(Options{Keys: Static{{SdkAppID: testApp, AcceptUnsigned: true}}, AllowUnsigned: allow, Replays: NewReplayGuard(3), Now: func() time.Time { return now }})
+		if w := f.post(body); (w.Code == 200) != allow || f.last().Reason != map[bool]Reason{false: Unsigned}[allow] {
+			t.Errorf("allowed %t: %d, %s", allow, w.Code, f.last().Reason)
+		}
+		for later, want := range map[time.Duration]Reason{85 * time.Second: Replayed, time.Hour: ""} {
+			if !allow {
+				break
+			}
+			f := newFront(Options{Keys: Static{{SdkAppID: testApp, AcceptUnsigned: true}}, AllowUnsigned: true, Replays: NewReplayGuard(3), Now: func() time.Time { return now }})
+			now = testNow
+			f.post(body)
+			now = testNow.Add(later)
+			if w := f.post(body); w.Code != 200 || f.last().Reason != want {
+				t.Errorf("%s later: %d, %s", later, w.Code, f.last().Reason)
+			}
+			now = testNow
+		}
+	}
+}
+
 func TestLeeway(t *testing.T) {
 	t.Parallel()
 	for late, want := range map[time.Duration]int{0: 200, 30 * time.Second: 200, 31 * time.Second: 401} {

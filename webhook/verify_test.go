@@ -152,6 +152,8 @@ func TestVerify(t *testing.T) {
 		{"a list for EventData", with(t, `"EventData":{`, `"EventData":[],"x":{`), Malformed},
 		{"a float for Timestamp", with(t, `"Timestamp":`, `"Timestamp":0.5,"x":`), Malformed},
 		{"no ExpireTime", with(t, `"ExpireTime"`, `"x"`), Malformed},
+		{"neither Sign nor ExpireTime", strings.Replace(with(t, `"ExpireTime"`, `"x"`), `"Sign"`, `"y"`, 1), Unsigned},
+		{"an empty Sign, and no ExpireTime", strings.Replace(with(t, `"ExpireTime"`, `"x"`), sign, `"Sign":""`, 1), Unsigned},
 		{"no SdkAppId", with(t, `"SdkAppId"`, `"x"`), Malformed},
 		{"a name in another case", with(t, `"Sign"`, `"SDKAPPID":2,"Sign"`), Malformed},
 		{"a name in another case, escaped", with(t, `"Sign"`, `"\u0073ign":"x","Sign"`), Malformed},

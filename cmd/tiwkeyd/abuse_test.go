@@ -56,6 +56,7 @@ func mustPass(t *testing.T, address string, genuine []byte) {
 // highWater is the most memory that a process had resident, in kB.
 func highWater(t *testing.T, p *process) (kB int) {
 	t.Helper()
+	needsProc(t)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)

@@ -189,6 +189,7 @@ func BenchmarkFootprint(b *testing.B) {
 	r.env = append(r.env, "TEST_AS_TIWKEYD=", "TIWKEYD_PROPAGATION=0", "TIWKEYD_LOG_LEVEL=info")
 	d := r.startProgram(binary, []string{"run"})
 	r.await("a first rotation", func() bool { return r.settled() && !r.keyring().RotatedAt.IsZero() })
+	needsProc(b)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)

@@ -6,10 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepOutOfCoreDumps makes the process undumpable: its memory holds keys.
+// keepOutOfCoreDumps has the process leave no core dump: its memory holds keys.
 func keepOutOfCoreDumps() error {
-	return errors.Join(
-		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
-		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
-	)
+	return errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), undumpable())
 }

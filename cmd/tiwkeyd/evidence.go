@@ -189,6 +189,10 @@ const distant = 100 * 365 * 24 * 60 * 60
 
 // lateness tells when the callback expires, and reports whether it has.
 func (v *verdict) lateness(c *webhook.Callback, now time.Time) (late bool) {
+	if !c.Signed && c.ExpireTime == 0 {
+		v.say("It has no ExpireTime.")
+		return false
+	}
 	by := max(0, now.Unix()) - c.ExpireTime
 	switch length := time.Duration(by) * time.Second; {
 	case by < -distant || v.ExpireTime == nil:

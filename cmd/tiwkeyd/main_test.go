@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tiwkeyd/rotator"
 )
@@ -85,10 +82,7 @@ func signalSelf(p *program, stderr *listener) func(rotator.Event) {
 			if parts[2] == "HANG" {
 				select {}
 			}
-			// To this very thread, or it could go on until another one has taken the signal.
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+			strike(sig)
 			if sig == syscall.SIGTERM {
 				<-stderr.heard
 			}

@@ -39,7 +39,9 @@ func newLogEnd(t testing.TB, pipe bool) *logEnd {
 		l.ours, l.child, err = os.Pipe()
 	} else {
 		var fds [2]int
-		if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
+			unix.CloseOnExec(fds[0])
+			unix.CloseOnExec(fds[1])
 			err = unix.SetNonblock(fds[0], true)
 			l.ours, l.child = os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "child")
 		}
@@ -59,6 +61,7 @@ func (l *logEnd) stuff() {
 		return unix.Sendmsg(int(l.child.Fd()), b, nil, nil, unix.MSG_DONTWAIT)
 	}
 	if l.pipe { // its own way in, or the program's would not wait either
+		needsProc(l.t)
 		way, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", l.child.Fd()), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			l.t.Fatal(err)

@@ -51,6 +51,7 @@ func TestReloadFlood(t *testing.T) {
 // sockets counts those that a process has open.
 func (p *process) sockets(t *testing.T) (n int) {
 	t.Helper()
+	needsProc(t)
 	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
 	all, err := os.ReadDir(dir)
 	if err != nil {

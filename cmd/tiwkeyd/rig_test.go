@@ -222,7 +222,7 @@ func (r *rig) startProgram(program string, args []string, env ...string) *proces
 	if r.stderr != nil {
 		p.cmd.Stderr = r.stderr
 	}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	endWithUs(p.cmd)
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the parent of Pdeathsig is this thread
@@ -362,5 +362,13 @@ func (r *rig) noSecretShows() {
 				r.t.Error(err)
 			}
 		}
+	}
+}
+
+// needsProc leaves out, on other systems than Linux, a test that looks into the process from outside.
+func needsProc(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no /proc to look into")
 	}
 }

@@ -116,6 +116,7 @@ func ask(t testing.TB, n int, url string) {
 // open is how many files a process has open, and kB how much memory is resident.
 func open(t testing.TB, p *process) (files, kB int) {
 	t.Helper()
+	needsProc(t)
 	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)

@@ -246,6 +246,7 @@ func TestDemo(t *testing.T) {
 // TestNoCoreDump: the memory, which holds keys, is not written to disk at a crash.
 func TestNoCoreDump(t *testing.T) {
 	t.Parallel()
+	needsProc(t)
 	r := newRig(t)
 	r.server.SetKey(testTarget.SdkAppID, string(testTarget.Service), oldKey)
 	d := r.daemon()

@@ -101,7 +101,7 @@ func (p *program) verify(ctx context.Context, f verifyFlags, args []string) erro
 		return p.deliver(f, v)
 	}
 	v.SdkAppID, v.EventType = callback.SdkAppID, callback.EventType
-	if callback.ExpireTime < 1<<37 { // beyond, JSON has no such time
+	if (callback.Signed || callback.ExpireTime != 0) && callback.ExpireTime < 1<<37 { // beyond, JSON has no such time
 		expires := time.Unix(callback.ExpireTime, 0).UTC()
 		v.ExpireTime = &expires
 	}

@@ -90,15 +90,15 @@ func (k *checker) token(name, v string) string {
 	return v
 }
 
-// site checks the URL of all of a web site; the empty text is none. It is not quoted: there may
+// site checks the URL of a web site; the empty text is none. It is not quoted: there may
 // be a password in it.
 func (k *checker) site(name, v string) *url.URL {
 	if v == "" {
 		return nil
 	}
 	u, err := url.Parse(v)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) || strings.Trim(u.Path, "/") != "" {
-		k.fail(name, "it is not a URL of the form https://HOST, without a path")
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}) {
+		k.fail(name, "it is not a URL of the form https://HOST or https://HOST/PATH/")
 		return nil
 	}
 	k.check(name, hostport.URL(u))

@@ -153,7 +153,6 @@ func TestBadInputs(t *testing.T) {
 		{"TIWKEYD_HTTP_URL=https://:443", "https://HOST"},
 		{"TIWKEYD_HTTP_URL=ftp://keys.example", "https://HOST"},
 		{"TIWKEYD_HTTP_URL=https://u:CANARYpw@keys.example", "https://HOST"},
-		{"TIWKEYD_HTTP_URL=https://keys.example/tiw", "https://HOST"},
 		{"TIWKEYD_HTTP_URL=https://keys.example?x", "https://HOST"},
 		{"TIWKEYD_HTTP_URL=https://keys.example/#x", "https://HOST"},
 		{"VAULT_TOKEN_FILE=/x", "VAULT_AUTH_METHOD"},
@@ -208,7 +207,7 @@ func TestGoodInputs(t *testing.T) {
 		"TIWKEYD_SCHEDULE=@every 12h", "TIWKEYD_GRACE=11900h", "TIWKEYD_PROPAGATION=0", "TIWKEYD_TARGETS=9223372036854775807", "TIWKEYD_KEY_LENGTH=32", "TIWKEYD_LOG_LEVEL=DEBUG",
 		"TIWKEYD_TENCENT_CREDENTIALS=vault:secret/a/b", "TIWKEYD_TENCENT_CREDENTIALS=sts:qcs::cam::uin/1:roleName/r", "TIWKEYD_VAULT_PREFIX=a/b", "TIWKEYD_RATE=0.5",
 		"TIWKEYD_HTTP_ADDR=", "TIWKEYD_HTTP_ADDR=:9469", "TIWKEYD_HTTP_ADDR=[::1]:0", "TIWKEYD_HTTP_ADDR=monitoring.example:9469",
-		"TIWKEYD_HTTP_URL=", "TIWKEYD_HTTP_URL=https://keys.example", "TIWKEYD_HTTP_URL=https://keys.example:8443/", "TIWKEYD_HTTP_URL=http://[::1]:80",
+		"TIWKEYD_HTTP_URL=", "TIWKEYD_HTTP_URL=https://keys.example", "TIWKEYD_HTTP_URL=https://ops.example/tiw/", "TIWKEYD_HTTP_URL=https://keys.example:8443/", "TIWKEYD_HTTP_URL=http://[::1]:80",
 		"TIWKEYD_HTTP_TOKEN=", "TIWKEYD_HTTP_TOKEN=0123456789abcdef0123456+", "TIWKEYD_HTTP_TOKEN=" + strings.Repeat("x", 1000)} {
 		if _, err := Load(good(set)); err != nil {
 			t.Errorf("%s: %v", set, err)

@@ -33,7 +33,7 @@ var meanings = map[string]string{
 	"TIWKEYD_LOG_FORMAT":          "`json` or `text`",
 	"TIWKEYD_HTTP_ADDR":           "where `run` serves the status page, `/metrics`, `/healthz` and `/readyz`, to whoever can reach it; empty: nowhere",
 	"TIWKEYD_HTTP_TOKEN":          "a secret of at least 24 characters: who enters it on the status page may have keys rotated there; empty: nobody may",
-	"TIWKEYD_HTTP_URL":            "the status page's address where a proxy with TLS is before it: `https://keys.example`; its name is answered to, and the login's cookie is `Secure`",
+	"TIWKEYD_HTTP_URL":            "the status page's address where a proxy with TLS is before it: `https://keys.example`, or with the path that it takes away: `https://ops.example/tiw/`; its name is answered to, and the login's cookie is `Secure`",
 }
 
 // conventional are the variables of others' making that the program honours.

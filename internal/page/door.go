@@ -126,8 +126,9 @@ func (d *door) open(r *http.Request, shown string) (*http.Cookie, bool) {
 		delete(d.sessions, oldest)
 	}
 	id := rand.Text()
+	// Without a path it is sent back where login is, and below: under a proxy's path for us, not to what else is there.
 	d.sessions[sha256.Sum256([]byte(id))] = &session{token: want, csrf: rand.Text(), until: now.Add(sessionSpan)}
-	return &http.Cookie{Name: cookieName(r), Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil || d.secure(), SameSite: http.SameSiteStrictMode, MaxAge: int(sessionSpan / time.Second)}, true
+	return &http.Cookie{Name: cookieName(r), Value: id, HttpOnly: true, Secure: r.TLS != nil || d.secure(), SameSite: http.SameSiteStrictMode, MaxAge: int(sessionSpan / time.Second)}, true
 }
 
 // close ends the request's session.

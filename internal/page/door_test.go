@@ -157,7 +157,7 @@ func TestSessions(t *testing.T) {
 	r := newRig(t)
 	resp, _ := r.send("POST", "/login", url.Values{"token": {token}})
 	c := resp.Cookies()[0]
-	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.MaxAge != 8*3600 || c.Value == token || len(c.Value) < 26 || !strings.HasPrefix(c.Name, "tiwkeyd_session_") {
+	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "" || c.MaxAge != 8*3600 || c.Value == token || len(c.Value) < 26 || !strings.HasPrefix(c.Name, "tiwkeyd_session_") {
 		t.Errorf("the cookie: %v", c)
 	}
 	if c, ok := newDoor(func() string { return "" }, func() bool { return false }, time.Now).open(httptest.NewRequest("POST", "/login", nil), ""); ok {

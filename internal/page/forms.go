@@ -51,13 +51,13 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	}
 	p.Log.Info("somebody logged in to the status page", "remote", r.RemoteAddr)
 	http.SetCookie(w, cookie)
-	http.Redirect(w, r, back, http.StatusSeeOther)
+	redirect(w, r, back)
 }
 
 func (p *Page) logout(w http.ResponseWriter, r *http.Request) {
 	if p.allowed(w, r) {
 		p.door.close(r)
-		http.Redirect(w, r, inside(r.PostFormValue("back")), http.StatusSeeOther)
+		redirect(w, r, inside(r.PostFormValue("back")))
 	}
 }
 
@@ -80,7 +80,7 @@ func (p *Page) rotate(w http.ResponseWriter, r *http.Request) {
 	default:
 		p.Log.Info("a new key was asked for on the status page", "target", t.String(), "remote", r.RemoteAddr)
 		p.door.tell(r, "A new key was asked for. The daemon begins as soon as it can.")
-		http.Redirect(w, r, "/target/"+t.String(), http.StatusSeeOther)
+		redirect(w, r, "/target/"+t.String())
 	}
 }
 
@@ -92,7 +92,7 @@ func (p *Page) allowed(w http.ResponseWriter, r *http.Request) bool {
 	case p.Token() == "":
 		http.Error(w, noToken, http.StatusNotFound)
 	case !in:
-		http.Error(w, "log in first: go to /login, and enter the token", http.StatusForbidden)
+		http.Error(w, "log in first, on the status page", http.StatusForbidden)
 	case !ours:
 		p.refused.Warn("a form without the secret of its session was sent to the status page and refused", "path", r.URL.Path, "remote", r.RemoteAddr)
 		http.Error(w, "this form is not of your session: load the page again", http.StatusForbidden)

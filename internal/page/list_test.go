@@ -133,7 +133,7 @@ func TestOrder(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	order := func(path string) (apps []string) {
-		for _, m := range regexp.MustCompile(`<tr[^>]*><th scope="row" class="t"><a href="/target/14000000(\d\d)/`).FindAllStringSubmatch(r.get(path), -1) {
+		for _, m := range regexp.MustCompile(`<tr[^>]*><th scope="row" class="t"><a href="\./target/14000000(\d\d)/`).FindAllStringSubmatch(r.get(path), -1) {
 			apps = append(apps, m[1])
 		}
 		return apps
@@ -153,7 +153,7 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: %d columns say how they are sorted", path, n)
 		}
 	}
-	if body := r.get("/?state=drift&sort=age&q=14"); !strings.Contains(body, `href="/?dir=desc&amp;q=14&amp;sort=age&amp;state=drift"`) || !strings.Contains(body, `href="/?q=14&amp;sort=age&amp;state=overdue"`) ||
+	if body := r.get("/?state=drift&sort=age&q=14"); !strings.Contains(body, `href="./?dir=desc&amp;q=14&amp;sort=age&amp;state=drift"`) || !strings.Contains(body, `href="./?q=14&amp;sort=age&amp;state=overdue"`) ||
 		!strings.Contains(body, `name="state" value="drift"`) || !strings.Contains(body, `name="sort" value="age"`) {
 		t.Error("a link or the form forgets what was asked for")
 	}

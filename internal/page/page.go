@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"tiwkeyd/internal/logs"
@@ -108,6 +109,7 @@ type frame struct {
 	Version string
 	Now     stamp
 	Here    string // the address of this page
+	up      string // from it to the first page
 	Wrong   string // with the daemon
 	Summary string
 	Login   bool // it is possible
@@ -120,10 +122,25 @@ type frame struct {
 	Body    any
 }
 
+// At is where a page of ours is, as seen from this one: whatever path a proxy puts before ours, it
+// does not know.
+func (f frame) At(page string) string { return f.up + page }
+
+// up leads from what was asked for to the first page, but for the slash at its end.
+func up(r *http.Request) string {
+	return strings.TrimSuffix("./"+strings.Repeat("../", max(0, strings.Count(r.URL.EscapedPath(), "/")-1)), "/")
+}
+
+// redirect sends to a page of ours. http.Redirect would make its address an absolute one.
+func redirect(w http.ResponseWriter, r *http.Request, page string) {
+	w.Header().Set("Location", up(r)+page)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
 // frame takes an empty report for a page that is to cost no look at the targets.
 func (p *Page) frame(r *http.Request, report observe.Report, title string, body any) frame {
 	now := p.Now()
-	f := frame{Title: title, Version: p.Version, Now: stampOf(now, now), Here: r.URL.RequestURI(), Summary: report.Summary, Login: p.Token() != "", Assets: p.assets, Body: body}
+	f := frame{Title: title, Version: p.Version, Now: stampOf(now, now), Here: r.URL.RequestURI(), up: up(r), Summary: report.Summary, Login: p.Token() != "", Assets: p.assets, Body: body}
 	if report.Wrong != nil {
 		f.Wrong = plain(report.Wrong.Error())
 	}

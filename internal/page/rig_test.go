@@ -147,6 +147,9 @@ func (r *rig) send(method, path string, form url.Values, change ...func(*http.Re
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.said.Write(body)
+	if to, err := resp.Location(); err == nil { // as a browser understands it
+		resp.Header.Set("Location", to.RequestURI())
+	}
 	for _, c := range resp.Cookies() {
 		r.cookies = append(r.cookies, c.Value)
 	}

@@ -27,10 +27,11 @@ type deaf struct {
 
 func newDeaf(t *testing.T) *deaf {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	syscall.CloseOnExec(fd)
 	d := &deaf{t: t, file: os.NewFile(uintptr(fd), "socket")}
 	t.Cleanup(func() { _ = d.file.Close() })
 	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package file
 
 import (
@@ -13,6 +15,8 @@ import (
 
 	"tiwkeyd/secrets/storetest"
 )
+
+func init() { children["mounted"] = mounted }
 
 // mounted runs in a mount namespace of its own: it fills a small real file system, makes it
 // read-only, and mends both.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -122,14 +123,14 @@ func readFile(path string) (content []byte, changed time.Time, err error) {
 		return nil, time.Time{}, err
 	}
 	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, time.Time{}, err
+	var inode unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &inode); err != nil {
+		return nil, time.Time{}, fmt.Errorf("look at %s: %w", path, err)
 	}
 	if content, err = io.ReadAll(io.LimitReader(f, maxFile+1)); len(content) > maxFile {
 		err = fmt.Errorf("%s is larger than %d bytes, and holds no keyring: put it back from a backup, or move it away to begin anew", path, maxFile)
 	}
-	return content, time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).UTC(), err
+	return content, time.Unix(inode.Ctim.Unix()).UTC(), err
 }
 
 // Write replaces the target's file if its version is the one given.

@@ -52,6 +52,6 @@ func (s *Store) Inspect() (Place, error) {
 	if err := unix.Statfs(p.Inside, &disk); err != nil {
 		return p, fmt.Errorf("file store: ask for the free space of %s: %w", p.Inside, advise(err))
 	}
-	p.Free = disk.Bavail * uint64(disk.Bsize)
+	p.Free = uint64(max(disk.Bavail, 0)) * uint64(disk.Bsize) //nolint:unconvert // it is signed on some systems
 	return p, nil
 }

@@ -52,6 +52,14 @@ type app struct {
 	keys     map[string]string // by service; absent or "": callbacks are unsigned
 	refusals map[string]string // error code by "Set" or "Describe"
 	tell     func(inForce string) string
+	lag      time.Duration
+	older    map[string]older // what a lagging Describe tells, by service
+}
+
+// older is a key that was in force, and until when.
+type older struct {
+	key   string
+	until time.Time
 }
 
 // Applied is one change of a key.
@@ -116,7 +124,7 @@ func (s *Server) RemoveCredential(secretID string) {
 func (s *Server) AddApp(id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.apps[id] = &app{keys: map[string]string{}, refusals: map[string]string{}}
+	s.apps[id] = &app{keys: map[string]string{}, refusals: map[string]string{}, older: map[string]older{}}
 }
 
 // SetKey changes a key by hand, as somebody in Tencent's console would.
@@ -157,15 +165,26 @@ func (s *Server) Tell(id int64, f func(inForce string) string) {
 	s.apps[id].tell = f
 }
 
+// Lag has Describe answer, about an application, with the key before the one in force for so long after a change.
+func (s *Server) Lag(id int64, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[id].lag = d
+}
+
 // told is what Describe answers.
 func (s *Server) told(id int64, service string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.apps[id]
-	if a.tell != nil {
-		return a.tell(a.keys[service])
+	key := a.keys[service]
+	if o := a.older[service]; s.now().Sub(o.until) < a.lag {
+		key = o.key
 	}
-	return a.keys[service]
+	if a.tell != nil {
+		return a.tell(key)
+	}
+	return key
 }
 
 // Calls counts the calls of an API that were authenticated.
@@ -188,6 +207,7 @@ func (s *Server) apply(id int64, service, key string, late bool) {
 	if a == nil {
 		return
 	}
+	a.older[service] = older{a.keys[service], s.now()}
 	a.keys[service] = key
 	src := Source{id, service}
 	if !slices.Contains(s.history[src], key) {

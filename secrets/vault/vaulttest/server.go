@@ -94,7 +94,7 @@ func (s *Server) Launch() {
 	s.cmd = exec.Command(s.program, "server", "-config", s.config)
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.Env = []string{"HOME=" + filepath.Dir(s.config), "PATH=" + os.Getenv("PATH")}
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	endWithUs(s.cmd)
 	exited := make(chan struct{})
 	started := make(chan error)
 	go func() {
