@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"tiwkeyd/internal/alive"
 	"tiwkeyd/internal/bounded"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
@@ -100,6 +101,7 @@ func New(o Options) (*Store, error) {
 		return nil, errors.New("vault: the library's transport is not net/http's")
 	}
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = mostConnections, idleConnections, maxHeaders
+	alive.Watch(transport)
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
