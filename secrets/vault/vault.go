@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -77,6 +78,9 @@ type Store struct {
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
 func New(o Options) (*Store, error) {
+	if err := checkEnvironment(); err != nil {
+		return nil, err
+	}
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, fmt.Errorf("vault: read the VAULT_… variables: %w", cfg.Error)
@@ -89,10 +93,11 @@ func New(o Options) (*Store, error) {
 			return nil, fmt.Errorf("vault: %s: %w", name, err)
 		}
 	}
-	// The library's bound is for one try, and must leave room for its retries. Its waits, the
-	// longest of which is twice the second figure, leave who gives a call two seconds what Vault
-	// said ("sealed"), not only that there was no time.
-	cfg.Timeout = callTimeout
+	if err := limit(cfg); err != nil {
+		return nil, err
+	}
+	// The waits between the library's tries, the longest of which is twice the second figure, leave who
+	// gives a call two seconds what Vault said ("sealed"), not only that there was no time.
 	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, 500*time.Millisecond
 	// The library keeps one connection more than there are processors; the engine deals with 32
 	// targets at a time, and each of the others would be made, with its TLS, for one request.
@@ -124,6 +129,10 @@ func CheckAddress(address string) error {
 		return errors.New("it is not a URL of the form https://host:8200")
 	case u.User != nil:
 		return errors.New("it holds a user name or password, which Vault does not use: take them out")
+	case path.Base(u.Path) == "v1":
+		return errors.New("it ends in /v1, which is added to it for each request: take that out")
+	case strings.HasPrefix(u.Path+"/", "/ui/"):
+		return errors.New("it is an address of Vault's pages for a browser: take out /ui and what comes after it")
 	}
 	return nil
 }
