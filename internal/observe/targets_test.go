@@ -165,7 +165,26 @@ func TestDrift(t *testing.T) {
 		r.expect("none", map[string]string{of(one, "target_drift"): "1"})
 		r.w.change(func() { r.w.inForce[one] = ours })
 		time.Sleep(time.Hour)
-		r.expect("ours again", map[string]string{of(one, "target_drift"): "0"})
+		r.expect("ours again", map[string]string{of(one, "target_drift"): "0", of(one, "drifts_total"): "1", of(two, "drifts_total"): "0"})
+	})
+}
+
+// TestDriftIsCounted also where a rotation that is due replaces the foreign key before anybody scrapes.
+func TestDriftIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one, two)
+		stop := r.run()
+		time.Sleep(time.Hour)
+		stop()
+		r.w.change(func() { r.w.inForce[one] = secrets.NewKey("", "CANARY-foreign") })
+		time.Sleep(24 * time.Hour)
+		r.engine = watched(t, r.Monitor, r.w, one, two)
+		stop = r.run()
+		defer func() { stop() }()
+		time.Sleep(time.Hour)
+		r.expect("after the rotation", map[string]string{of(one, "target_drift"): "0", of(one, "drifts_total"): "1", of(two, "drifts_total"): "0",
+			rotations(one, "schedule", "committed"): "1", rotations(two, "schedule", "committed"): "1"})
 	})
 }
 
@@ -257,7 +276,8 @@ func TestManyTargets(t *testing.T) {
 		r.expect("one drifts", map[string]string{"tiwkeyd_targets_drifting": "1", of(two, "target_drift"): "1", of(two, "target_phase", "phase", "settled"): "1", of(one, "target_drift"): ""})
 		r.engine.Ask(rotator.ByCommand, one)
 		time.Sleep(20 * time.Minute)
-		r.expect("one was rotated", map[string]string{rotations(one, "command", "committed"): "", `tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "1"})
+		r.expect("one was rotated", map[string]string{rotations(one, "command", "committed"): "", `tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "1",
+			of(two, "drifts_total"): "", `tiwkeyd_drifts_total{target=""}`: "1"})
 		// With one target less each has its series again.
 		stop()
 		r.engine = watched(t, r.Monitor, w, ts[:maxSeries]...)
