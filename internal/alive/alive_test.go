@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +46,7 @@ func TestGivenUp(t *testing.T) {
 	for _, r := range []struct {
 		err    error
 		closed bool
-	}{{nil, false}, {context.Canceled, false}, {http.ErrHandlerTimeout, false}, {context.DeadlineExceeded, true}, {fmt.Errorf("read: %w", context.DeadlineExceeded), true}} {
+	}{{nil, false}, {context.Canceled, false}, {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false}, {context.DeadlineExceeded, true}, {fmt.Errorf("read: %w", context.DeadlineExceeded), true}} {
 		var made atomic.Int32
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		server.Config.ConnState = func(_ net.Conn, s http.ConnState) {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-
-	"tiwkeyd/internal/alive"
 )
 
 // File reads a file of at most so many bytes.
@@ -32,8 +30,7 @@ func (e TooLong) Error() string {
 	return fmt.Sprintf("the answer is longer than %d bytes, and the rest was not read", int64(e))
 }
 
-// Transport gives answers of at most Max bytes; the body of a longer one ends in TooLong. It heeds dead
-// connections, as package alive does.
+// Transport gives answers of at most Max bytes; the body of a longer one ends in TooLong.
 type Transport struct {
 	*http.Transport
 	Max int64
@@ -42,7 +39,6 @@ type Transport struct {
 // RoundTrip sends a request.
 func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.Transport.RoundTrip(r)
-	alive.Heed(t.Transport, err)
 	if err == nil {
 		res.Body = &body{res.Body, t.Max, t.Max}
 	}

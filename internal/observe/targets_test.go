@@ -235,7 +235,7 @@ func TestReload(t *testing.T) {
 		r.expect("both", map[string]string{rotations(two, "adopt", "committed"): "1", `tiwkeyd_targets{phase="settled"}`: "2"})
 		r.engine = watched(t, r.Monitor, r.w, two)
 		r.expect("one is served no more", map[string]string{rotations(one, "adopt", "committed"): "", rotations(one, "schedule", "committed"): "", of(one, "target_phase", "phase", "settled"): "",
-			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1"})
+			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1", of(one, "drifts_total"): "", of(two, "drifts_total"): "0"})
 		// Its old engine's last words change nothing.
 		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Kind: rotator.Done})
 		r.expect("an event of what is not served", map[string]string{`tiwkeyd_steps_total{result="done",step="commit"}`: "2", rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
@@ -284,7 +284,7 @@ func TestManyTargets(t *testing.T) {
 		stop = r.run()
 		time.Sleep(time.Minute)
 		r.expect("few", map[string]string{of(one, "target_drift"): "0", of(two, "target_drift"): "1", of(ts[9], "target_phase", "phase", "settled"): "1", rotations(one, "schedule", "committed"): "0",
-			`tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: ""})
+			`tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "", `tiwkeyd_drifts_total{target=""}`: "", of(one, "drifts_total"): "0"})
 		if got := r.values(); own(got) < 7*maxSeries {
 			t.Errorf("%d series of targets", own(got))
 		}

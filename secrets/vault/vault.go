@@ -106,7 +106,7 @@ func New(o Options) (*Store, error) {
 		return nil, errors.New("vault: the library's transport is not net/http's")
 	}
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = mostConnections, idleConnections, maxHeaders
-	alive.Watch(transport)
+	alive.Watch(transport) // after a request that failed the library closes idle connections itself
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
