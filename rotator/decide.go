@@ -95,7 +95,7 @@ func Decide(s Snapshot, o Observation, now time.Time, w Wish, p *Policy) Action 
 	f := derive(s, o, now, w, p)
 	switch {
 	case f.phase == Unadopted:
-		return f.adopt("there is no keyring yet")
+		return f.adopt("there is no keyring")
 	case f.Keyring.Edited:
 		return Action{Step: StepRestore, Why: "callback_key or accept was changed by hand: receivers may refuse genuine callbacks"}
 	case p.raises(f.Keyring):

@@ -29,6 +29,7 @@ type Event struct {
 	Reason   Reason
 	Until    time.Time // of Idle, and of an Error of the store, which is logged
 	Err      error     // of Error
+	Drift    bool      // as in Standing; of any but Begin
 }
 
 func (e *Engine) emit(tr *track, a Action, kind Kind, err error) {
@@ -49,5 +50,6 @@ func (e *Engine) emit(tr *track, a Action, kind Kind, err error) {
 			ev.Key = p.Key
 		}
 	}
+	ev.Drift = kind != Begin && tr.standing.Drift
 	e.events(ev)
 }

@@ -58,15 +58,20 @@ func (e *Engine) dropLocked(tr *track) {
 	}
 }
 
-// removed reports whether the keyring of a target that was found in the store is gone. To adopt it
-// again would give a key back to an application that somebody took out.
+// removed hears that a target has no keyring, and reports whether it was found in the store by one. To adopt
+// it again would give a key back to an application that somebody took out.
 func (e *Engine) removed(tr *track) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !tr.found || tr.snap.Keyring != nil {
+	s := tr.standing
+	switch was := s != nil && s.Adopted; {
+	case !tr.found:
+		if was || tr.snap.Version > 0 && (s == nil || !s.Read) { // of a version that was deleted the store knows
+			e.log.Warn("the keyring that was there is gone: the key in force is adopted anew; if nobody meant that, see who deleted the secret",
+				"target", tr.target.String(), "store", e.store.String())
+		}
 		return false
-	}
-	if tr.served && tr.standing != nil && tr.standing.Adopted { // else only its name was left
+	case tr.served && was: // else only its name was left
 		e.log.Warn("the keyring is gone: the target is served no longer; if that was a mistake, bring the keyring back or enroll the target again",
 			"target", tr.target.String(), "store", e.store.String())
 	}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"tiwkeyd/internal/alive"
 )
 
 // errTooLate says that a request was ready only after its deadline and was not sent.
@@ -27,15 +29,16 @@ func newTransport(now func() time.Time) *transport {
 	if now == nil {
 		now = time.Now
 	}
-	return &transport{now: now, base: &http.Transport{
+	base := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: callTimeout / 2}).DialContext,
 		TLSHandshakeTimeout:   callTimeout / 2,
 		ResponseHeaderTimeout: callTimeout,
 		MaxIdleConnsPerHost:   16, // what is under way at the limit of both APIs, where an answer takes 400 ms
-		IdleConnTimeout:       30 * time.Second,
 		ForceAttemptHTTP2:     true,
-	}}
+	}
+	alive.Watch(base)
+	return &transport{now: now, base: base}
 }
 
 // RoundTrip sends a request unless its deadline has passed, by the wall clock or by the
@@ -50,6 +53,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	res, err := t.base.RoundTrip(r)
+	alive.Heed(t.base, err)
 	if err != nil {
 		return nil, err
 	}

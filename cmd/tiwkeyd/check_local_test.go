@@ -17,6 +17,7 @@ func configurationFaults() []planted {
 		{"a schedule that never comes", env("TIWKEYD_SCHEDULE=0 0 30 2 *"), doctor.Configuration, doctor.Fail, "never comes", "set TIWKEYD_SCHEDULE", 2},
 		{"a zone that is none", env("TZ=Asia/Nowhere"), doctor.Schedule, doctor.Fail, `TZ="Asia/Nowhere" is no time zone, so that times are UTC`, "correct TZ, or unset it", 2},
 		{"misspelt variable", env("TIWKEYD_PROPOGATION=0"), doctor.Variables, doctor.Warn, "TIWKEYD_PROPOGATION: it is set and means nothing", "set TIWKEYD_PROPAGATION if that is meant", 0},
+		{"a proxy that nothing goes by", env("ALL_PROXY=http://user:secret@proxy:3128"), doctor.Variables, doctor.Warn, "ALL_PROXY: it is set, and nothing here goes by it", "set HTTPS_PROXY", 0},
 		{"wrong region syntax", env("TIWKEYD_TENCENT_REGION=ap singapore"), doctor.Configuration, doctor.Fail, "not the name of a region", "set TIWKEYD_TENCENT_REGION: if not the site", 2},
 		{"no login", func(c *clinic) { c.env = without(c.env, "VAULT_TOKEN_FILE") }, doctor.Configuration, doctor.Fail, "no way to log in to Vault", "set VAULT_TOKEN, VAULT_TOKEN_FILE", 2},
 		{"a CA file that is not there", env("VAULT_CACERT=/nowhere/ca.pem"), doctor.Configuration, doctor.Fail, "/nowhere/ca.pem", "correct the VAULT_… variable", 2},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tiwkeyd/internal/alive"
 	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/config"
 	"tiwkeyd/internal/logs"
@@ -62,6 +63,7 @@ func (p *program) main(args []string) int {
 		fmt.Fprintf(p.stderr, "tiwkeyd: core dumps, which would hold keys, could not be turned off: %v\n", err)
 	}
 	if t, ok := http.DefaultTransport.(*http.Transport); ok { // with which Tencent's library asks for credentials
+		alive.Watch(t)
 		http.DefaultTransport = bounded.Transport{Transport: t, Max: maxAnswer}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -60,6 +60,9 @@ func tellUnused(log *slog.Logger, c *config.Config) {
 	if err := schedule.CheckZone(c.Env("TZ")); err != nil {
 		log.Warn("TZ cannot be used", "error", err.Error())
 	}
+	if c.AllProxy() {
+		log.Warn("ALL_PROXY is set, and nothing here goes by it", "instead", config.InsteadOfAllProxy)
+	}
 	if len(c.Traces) > 0 {
 		log.Warn("OTEL_… variables are set, but tiwkeyd sends no traces: log, metrics, history and status page have each rotation's id", "variables", strings.Join(c.Traces, ", "))
 	}

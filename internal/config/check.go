@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"tiwkeyd/internal/hostport"
+	"tiwkeyd/internal/printable"
+	"tiwkeyd/internal/proxyenv"
 )
 
 // checker gathers what is wrong.
 type checker struct{ errs []error }
 
 func (k *checker) fail(name, format string, args ...any) {
-	k.errs = append(k.errs, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
+	k.errs = append(k.errs, fmt.Errorf("%s: %s", name, printable.WithoutPassword(fmt.Sprintf(format, args...))))
 }
 
 // check takes an error of another package's parser. Without a name, the error has it.
@@ -112,6 +114,9 @@ func (k *checker) pasted(name, v string) {
 		k.fail(name, "there is a space, a line break or a character in it that is not ASCII, at the end most likely; set it without")
 	}
 }
+
+// proxies refuses what net/http would take no notice of.
+func (k *checker) proxies(env func(string) string) { k.errs = append(k.errs, proxyenv.Check(env)...) }
 
 // folder checks a path in Vault.
 func (k *checker) folder(name, v string) {

@@ -83,6 +83,12 @@ type Config struct {
 // VaultCredentials reports whether Tencent's credential is read from Vault.
 func (c *Config) VaultCredentials() bool { return strings.HasPrefix(c.Credentials, "vault:") }
 
+// InsteadOfAllProxy is what goes for ALL_PROXY, of which net/http knows nothing.
+const InsteadOfAllProxy = "set HTTPS_PROXY, and HTTP_PROXY if VAULT_ADDR begins with http://; or VAULT_PROXY_ADDR for Vault alone"
+
+// AllProxy reports whether ALL_PROXY is set.
+func (c *Config) AllProxy() bool { return c.Env("ALL_PROXY") != "" || c.Env("all_proxy") != "" }
+
 // Load reads and checks the environment, given as NAME=VALUE. Its error names every variable
 // that is wrong.
 func Load(environ []string) (*Config, error) {
@@ -101,7 +107,9 @@ func LoadReceiver(environ []string, needs Needs) (*Config, error) {
 			c.Targets = k.targets(r.Targets)
 		}
 		if needs.Store {
-			r.checkStore(k, c)
+			if r.checkStore(k, c); c.FileStore == "" {
+				k.proxies(env)
+			}
 		}
 		r.checkLog(k, c)
 		return c
@@ -172,6 +180,7 @@ func (r *raw) check(k *checker, env func(string) string) *Config {
 		}
 	}
 	c.Rate = k.number("TIWKEYD_RATE", r.Rate, 0.01, 10000, false)
+	k.proxies(env)
 	r.checkSite(k, c)
 	_, err = tencent.ParseCredentials(r.Credentials, env, nil)
 	k.check("TIWKEYD_TENCENT_CREDENTIALS", err)
@@ -241,7 +250,7 @@ func (k *checker) store(v string) string {
 	}
 	u, err := url.Parse(v)
 	if err != nil || u.Scheme != "file" || u.Host != "" || !filepath.IsAbs(u.Path) || path.Clean(u.Path) == "/" {
-		k.fail("TIWKEYD_STORE", "%q is neither vault nor file:///an/absolute/path", v)
+		k.fail("TIWKEYD_STORE", "it is neither vault nor file:///an/absolute/path")
 		return ""
 	}
 	return path.Clean(u.Path)

@@ -25,6 +25,9 @@ func Configure(environ []string, report func(Finding)) *config.Config {
 		Misconfigured(err, report)
 		return nil
 	}
+	if c.AllProxy() {
+		report(Finding{Check: Variables, Target: "ALL_PROXY", Status: Warn, What: "it is set, and nothing here goes by it", Mend: config.InsteadOfAllProxy})
+	}
 	return c
 }
 

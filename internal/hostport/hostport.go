@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"tiwkeyd/internal/printable"
 )
 
 // Listen reports what makes an address none to listen at. Without a host it is all of the machine's; port 0 is any
@@ -33,6 +35,7 @@ func URL(u *url.URL) error {
 
 func check(address string, least uint64) error {
 	h, p, err := net.SplitHostPort(address)
+	address = printable.WithoutPassword(address) // in case it is a URL
 	if err != nil {
 		return fmt.Errorf("%q is not an address of the form HOST:PORT, such as 127.0.0.1:9469", address)
 	}

@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
+
+	"tiwkeyd/internal/printable"
 )
 
 const (
@@ -148,11 +150,12 @@ func (h *handler) calm(k kind, t *tally) {
 	_ = h.Handler.Handle(context.Background(), r)
 }
 
-// shortened is the record with no text longer than so many bytes. Errors are logged as texts, too.
+// shortened is the record with no text longer than so many bytes, and no URL's password in any. Errors are
+// logged as texts, too.
 func shortened(r slog.Record, most int) slog.Record {
-	long := len(r.Message) > most
+	long := cut(r.Message, most) != r.Message
 	r.Attrs(func(a slog.Attr) bool {
-		long = long || a.Value.Kind() == slog.KindString && len(a.Value.String()) > most
+		long = long || a.Value.Kind() == slog.KindString && cut(a.Value.String(), most) != a.Value.String()
 		return !long
 	})
 	if !long {
@@ -171,6 +174,7 @@ func shortened(r slog.Record, most int) slog.Record {
 
 // cut shortens a text between two characters, and says how long it was.
 func cut(text string, most int) string {
+	text = printable.WithoutPassword(text)
 	if len(text) <= most {
 		return text
 	}

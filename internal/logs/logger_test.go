@@ -47,6 +47,7 @@ func TestCut(t *testing.T) {
 		{log, strings.Repeat("x", 900_000), `"` + strings.Repeat("x", longest) + "…(900000 bytes)\"\n"},
 		{Limit(log), strings.Repeat("x", foreign), strings.Repeat("x", foreign) + "\n"},
 		{Limit(log), strings.Repeat("x", foreign+1), `"` + strings.Repeat("x", foreign) + "…(257 bytes)\"\n"},
+		{log, `parse "http://user:p%zz w@host": invalid`, `"parse \"http://***@host\": invalid"` + "\n"},
 		{Limit(log), "x" + strings.Repeat("é", foreign), `"x` + strings.Repeat("é", foreign/2-1) + "…(513 bytes)\"\n"},
 	} {
 		out.Reset()

@@ -17,6 +17,7 @@ type Build struct{ Version, Revision, Go string }
 // counts are the metrics that events make grow.
 type counts struct {
 	rotations *prometheus.CounterVec
+	drifts    *prometheus.CounterVec
 	steps     *prometheus.CounterVec
 	reloads   *prometheus.CounterVec
 	lists     *prometheus.CounterVec
@@ -49,6 +50,8 @@ func newCounts() *counts {
 	c := &counts{each: true,
 		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_rotations_total",
 			Help: "Rotations that this replica brought to an end, by target, reason and result (committed, rolled_back)."}, []string{"target", "reason", "result"}),
+		drifts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_drifts_total",
+			Help: "Times that Tencent was newly seen to sign with a key that is neither current nor pending, by target: also where the next scrape finds it replaced."}, []string{"target"}),
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_steps_total",
 			Help: "Steps that this replica took, by step and result (done, failed)."}, []string{"step", "result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tiwkeyd_config_reloads_total",
@@ -78,7 +81,7 @@ func (c *counts) register(r *prometheus.Registry, b Build) {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tiwkeyd_build_info", Help: "1; the labels tell what the program was built from.",
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "goversion": b.Go}})
 	build.Set(1)
-	r.MustRegister(c.rotations, c.steps, c.reloads, c.lists, c.reloadOK, c.reloadAt, build,
+	r.MustRegister(c.rotations, c.drifts, c.steps, c.reloads, c.lists, c.reloadOK, c.reloadAt, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
@@ -92,6 +95,7 @@ func (c *counts) serve(targets int) (anew bool) {
 	}
 	c.each = each
 	c.rotations.Reset()
+	c.drifts.Reset()
 	return true
 }
 
@@ -100,6 +104,7 @@ func (c *counts) serve(targets int) (anew bool) {
 func (c *counts) welcome(t secrets.Target) {
 	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), committed)
 	c.rotations.WithLabelValues(c.label(t), string(rotator.BySchedule), rolledBack)
+	c.drifts.WithLabelValues(c.label(t))
 }
 
 func (c *counts) label(t secrets.Target) string {
@@ -111,6 +116,7 @@ func (c *counts) label(t secrets.Target) string {
 
 func (c *counts) forget(t secrets.Target) {
 	c.rotations.DeletePartialMatch(prometheus.Labels{"target": t.String()})
+	c.drifts.DeleteLabelValues(t.String())
 }
 
 func (c *counts) step(ev rotator.Event) {

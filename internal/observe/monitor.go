@@ -60,6 +60,7 @@ type memory struct {
 	trouble   Trouble   // what failed last; zero once it has gone well
 	failing   rotator.Step
 	away      bool // it was the store that failed
+	drift     bool // the last event told of one
 }
 
 // New gives a Monitor that watches nothing yet.
@@ -129,6 +130,12 @@ func (m *Monitor) Event(ev rotator.Event) {
 		of.lastError = ev.Time
 	}
 	of.hear(ev)
+	if ev.Kind != rotator.Begin {
+		if ev.Drift && !of.drift {
+			m.counts.drifts.WithLabelValues(m.counts.label(ev.Target)).Inc()
+		}
+		of.drift = ev.Drift
+	}
 	// A step that the store failed is told of once more, with when it is tried again.
 	if twice := of.told && ev.Kind == rotator.Error && !ev.Until.IsZero(); !twice {
 		m.counts.step(ev)

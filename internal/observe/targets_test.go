@@ -165,7 +165,26 @@ func TestDrift(t *testing.T) {
 		r.expect("none", map[string]string{of(one, "target_drift"): "1"})
 		r.w.change(func() { r.w.inForce[one] = ours })
 		time.Sleep(time.Hour)
-		r.expect("ours again", map[string]string{of(one, "target_drift"): "0"})
+		r.expect("ours again", map[string]string{of(one, "target_drift"): "0", of(one, "drifts_total"): "1", of(two, "drifts_total"): "0"})
+	})
+}
+
+// TestDriftIsCounted also where a rotation that is due replaces the foreign key before anybody scrapes.
+func TestDriftIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newWorld(), one, two)
+		stop := r.run()
+		time.Sleep(time.Hour)
+		stop()
+		r.w.change(func() { r.w.inForce[one] = secrets.NewKey("", "CANARY-foreign") })
+		time.Sleep(24 * time.Hour)
+		r.engine = watched(t, r.Monitor, r.w, one, two)
+		stop = r.run()
+		defer func() { stop() }()
+		time.Sleep(time.Hour)
+		r.expect("after the rotation", map[string]string{of(one, "target_drift"): "0", of(one, "drifts_total"): "1", of(two, "drifts_total"): "0",
+			rotations(one, "schedule", "committed"): "1", rotations(two, "schedule", "committed"): "1"})
 	})
 }
 
@@ -216,7 +235,7 @@ func TestReload(t *testing.T) {
 		r.expect("both", map[string]string{rotations(two, "adopt", "committed"): "1", `tiwkeyd_targets{phase="settled"}`: "2"})
 		r.engine = watched(t, r.Monitor, r.w, two)
 		r.expect("one is served no more", map[string]string{rotations(one, "adopt", "committed"): "", rotations(one, "schedule", "committed"): "", of(one, "target_phase", "phase", "settled"): "",
-			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1"})
+			of(one, "target_last_error_timestamp_seconds"): "", rotations(two, "adopt", "committed"): "1", of(one, "drifts_total"): "", of(two, "drifts_total"): "0"})
 		// Its old engine's last words change nothing.
 		r.Event(rotator.Event{Target: one, Step: rotator.StepCommit, Kind: rotator.Done})
 		r.expect("an event of what is not served", map[string]string{`tiwkeyd_steps_total{result="done",step="commit"}`: "2", rotations(one, "other", "committed"): "", rotations(one, "", "committed"): ""})
@@ -257,14 +276,15 @@ func TestManyTargets(t *testing.T) {
 		r.expect("one drifts", map[string]string{"tiwkeyd_targets_drifting": "1", of(two, "target_drift"): "1", of(two, "target_phase", "phase", "settled"): "1", of(one, "target_drift"): ""})
 		r.engine.Ask(rotator.ByCommand, one)
 		time.Sleep(20 * time.Minute)
-		r.expect("one was rotated", map[string]string{rotations(one, "command", "committed"): "", `tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "1"})
+		r.expect("one was rotated", map[string]string{rotations(one, "command", "committed"): "", `tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "1",
+			of(two, "drifts_total"): "", `tiwkeyd_drifts_total{target=""}`: "1"})
 		// With one target less each has its series again.
 		stop()
 		r.engine = watched(t, r.Monitor, w, ts[:maxSeries]...)
 		stop = r.run()
 		time.Sleep(time.Minute)
 		r.expect("few", map[string]string{of(one, "target_drift"): "0", of(two, "target_drift"): "1", of(ts[9], "target_phase", "phase", "settled"): "1", rotations(one, "schedule", "committed"): "0",
-			`tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: ""})
+			`tiwkeyd_rotations_total{reason="command",result="committed",target=""}`: "", `tiwkeyd_drifts_total{target=""}`: "", of(one, "drifts_total"): "0"})
 		if got := r.values(); own(got) < 7*maxSeries {
 			t.Errorf("%d series of targets", own(got))
 		}

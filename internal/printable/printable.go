@@ -3,14 +3,16 @@ package printable
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
 // Text is s on one line, with all that a terminal would not show but obey, or show in another place, written out as
-// \x1b, \u202e or the like. What Tencent, Vault or a keyring says may come from anybody.
+// \x1b, \u202e or the like, and without the password of a URL. What Tencent, Vault or a keyring says may come from anybody.
 func Text(s string) string {
+	s = WithoutPassword(s)
 	if !strings.ContainsFunc(s, odd) && utf8.ValidString(s) {
 		return s
 	}
@@ -28,6 +30,16 @@ func Text(s string) string {
 		}
 	}
 	return b.String()
+}
+
+var userInfo = regexp.MustCompile(`://(?:\\"|[^"\n])*@`)
+
+// WithoutPassword is s with what may be the user name and password of a URL taken out.
+func WithoutPassword(s string) string {
+	if !strings.Contains(s, "://") { // most have none
+		return s
+	}
+	return userInfo.ReplaceAllString(s, "://***@")
 }
 
 // odd tells control characters, line and paragraph separators, and marks that turn the direction of writing.

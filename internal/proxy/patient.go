@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"tiwkeyd/internal/alive"
 )
 
 // patient is a transport that does what it can to bring a callback, which may never be sent
@@ -30,10 +32,10 @@ func newPatient(o Options) *patient {
 		MaxIdleConns:          1024,
 		MaxIdleConnsPerHost:   1024,
 		MaxConnsPerHost:       o.UpstreamConns * 3 / 4,
-		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true, // the answer is handed on as it is
 		ForceAttemptHTTP2:     true,
 	}
+	alive.Watch(pooled)
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
 	fresh.MaxConnsPerHost = o.UpstreamConns / 4 // apart, or idle ones of the pool would keep it waiting
@@ -84,6 +86,7 @@ func (p *patient) send(r *http.Request) (res *http.Response, sent bool, err erro
 		first.Body, _ = r.GetBody() // from memory: it cannot fail
 	}
 	res, err = p.pooled.RoundTrip(first)
+	alive.Heed(p.pooled, err)
 	if err == nil || r.GetBody == nil || !used.Load() || answered.Load() || timeout(err) {
 		return res, false, err
 	}

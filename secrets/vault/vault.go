@@ -4,6 +4,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"tiwkeyd/internal/alive"
 	"tiwkeyd/internal/bounded"
 	"tiwkeyd/internal/hostport"
 	"tiwkeyd/rotator"
@@ -78,7 +81,7 @@ type Store struct {
 
 // New gives a Store. It contacts nothing yet. Close ends its renewals.
 func New(o Options) (*Store, error) {
-	if err := checkFiles(os.Getenv); err != nil {
+	if err := cmp.Or(checkFiles(os.Getenv), checkEnvironment()); err != nil {
 		return nil, err
 	}
 	cfg := api.DefaultConfig()
@@ -93,10 +96,11 @@ func New(o Options) (*Store, error) {
 			return nil, fmt.Errorf("vault: %s: %w", name, err)
 		}
 	}
-	// The library's bound is for one try, and must leave room for its retries. Its waits, the
-	// longest of which is twice the second figure, leave who gives a call two seconds what Vault
-	// said ("sealed"), not only that there was no time.
-	cfg.Timeout = callTimeout
+	if err := limit(cfg); err != nil {
+		return nil, err
+	}
+	// The waits between the library's tries, the longest of which is twice the second figure, leave who
+	// gives a call two seconds what Vault said ("sealed"), not only that there was no time.
 	cfg.MinRetryWait, cfg.MaxRetryWait = 100*time.Millisecond, 500*time.Millisecond
 	// The library keeps one connection more than there are processors; the engine deals with 32
 	// targets at a time, and each of the others would be made, with its TLS, for one request.
@@ -105,6 +109,7 @@ func New(o Options) (*Store, error) {
 		return nil, errors.New("vault: the library's transport is not net/http's")
 	}
 	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost, transport.MaxResponseHeaderBytes = mostConnections, idleConnections, maxHeaders
+	alive.Watch(transport) // after a request that failed the library closes idle connections itself
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
@@ -131,6 +136,10 @@ func CheckAddress(address string) error {
 		return errors.New("the path of the socket is missing: unix:///run/vault.sock")
 	case u.Scheme == "unix":
 		return nil
+	case path.Base(u.Path) == "v1":
+		return errors.New("it ends in /v1, which is added to it for each request: take that out")
+	case strings.HasPrefix(u.Path+"/", "/ui/"):
+		return errors.New("it is an address of Vault's pages for a browser: take out /ui and what comes after it")
 	}
 	return hostport.URL(u)
 }
