@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tiwkeyd/internal/connlimit"
+	"tiwkeyd/internal/testport"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -30,21 +31,6 @@ func get(t *testing.T, addr string) string {
 	return string(body)
 }
 
-// free is an address that nobody listens at.
-func free(t *testing.T) (addr, port string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l.Addr().String(), port
-}
-
 // TestMove serves at one address after the other.
 func TestMove(t *testing.T) {
 	t.Parallel()
@@ -54,7 +40,7 @@ func TestMove(t *testing.T) {
 		t.Error(s.Addr())
 	}
 	listen := func(addr string) error { t.Helper(); return s.Listen(addr, quiet) }
-	a, port := free(t)
+	a, port := testport.Free(t)
 	if err := listen(a); err != nil || get(t, a) != "ok\n" || s.Addr() != a {
 		t.Fatalf("%v, %s at %s", err, get(t, a), s.Addr())
 	}
@@ -83,7 +69,7 @@ func TestMove(t *testing.T) {
 	if err := listen(other.Addr().String()); err == nil || !strings.Contains(err.Error(), "TIWKEYD_HTTP_ADDR") || s.front != before || get(t, a) != "ok\n" {
 		t.Errorf("an address that is taken: %v, %s", err, get(t, a))
 	}
-	b, _ := free(t)
+	b, _ := testport.Free(t)
 	if err := listen(b); err != nil || get(t, b) != "ok\n" || get(t, a) == "ok\n" {
 		t.Errorf("another address: %v, there %s, here %s", err, get(t, b), get(t, a))
 	}
@@ -111,7 +97,7 @@ func TestTakenBack(t *testing.T) {
 	t.Parallel()
 	s := &Server{Handler: New(Build{}).Handler(), Limit: connlimit.New("page", 64, 0)}
 	defer s.Close()
-	a, port := free(t)
+	a, port := testport.Free(t)
 	if err := s.Listen(a, quiet); err != nil {
 		t.Fatal(err)
 	}
