@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tiwkeyd/internal/testport"
 	"tiwkeyd/rotator"
 	"tiwkeyd/secrets"
 )
@@ -255,12 +256,7 @@ func TestProxyFlags(t *testing.T) {
 	if status, text := send(t, p.url, once); status != http.StatusBadGateway {
 		t.Errorf("a receiver that hangs: %d %s", status, text)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	away := l.Addr().String()
-	_ = l.Close()
+	away, _ := testport.Free(t)
 	p = r.proxy("http://"+away, []string{"--upstream-wait", "0", "--body-timeout", "50ms"})
 	if status, text := send(t, p.url, once); status != http.StatusBadGateway || strings.Contains(p.String(), "it is tried again") {
 		t.Errorf("a receiver that is away: %d %s", status, text)
