@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +16,7 @@ import (
 // done. Any other command it ends, as before.
 func TestEarlySignals(t *testing.T) {
 	slow(t)
+	needsProc(t)
 	t.Parallel()
 	for _, command := range []string{"run", "status"} {
 		r := newRig(t)
@@ -23,11 +26,19 @@ func TestEarlySignals(t *testing.T) {
 		if err := unix.Mkfifo(settings, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := r.start([]string{command, "--env-file", settings})
-		gate, err := os.OpenFile(settings, os.O_WRONLY, 0) // until it is read from the other end
+		gate, err := os.OpenFile(settings, os.O_RDWR, 0) // it is not read to its end until this is closed
 		if err != nil {
 			t.Fatal(err)
 		}
+		p := r.start([]string{command, "--env-file", settings})
+		r.await("it reads its settings", func() bool {
+			fds := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+			all, err := os.ReadDir(fds)
+			return err == nil && slices.ContainsFunc(all, func(e os.DirEntry) bool {
+				to, err := os.Readlink(filepath.Join(fds, e.Name()))
+				return err == nil && to == settings
+			}) || p.exited()
+		})
 		if command == "status" {
 			p.signal(syscall.SIGHUP)
 			<-p.done

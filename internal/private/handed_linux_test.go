@@ -86,6 +86,18 @@ func TestHandedOut(t *testing.T) {
 	must(t, unix.Mount("tmpfs", filepath.Join(base, "d"), "tmpfs", 0, ""))
 	pipe := filepath.Join(base, "d", "pipe")
 	must(t, unix.Mkfifo(pipe, 0o644))
+	w, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	must(t, err)
+	_, err = w.WriteString("x")
+	must(t, err)
+	go func() {
+		for { // until it is read
+			if n, err := unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ); n == 0 || err != nil {
+				break
+			}
+		}
+		_ = w.Close()
+	}()
 	if _, err := ReadFile(pipe, 100); err == nil || !strings.Contains(err.Error(), "chmod go=") {
 		t.Errorf("a pipe: %v", err) // nobody hands these out
 	}

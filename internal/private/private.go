@@ -16,8 +16,8 @@ import (
 	"tiwkeyd/internal/bounded"
 )
 
-// patience is how long whoever holds a pipe's other end may take.
-var patience = 10 * time.Second
+// patience is how long whoever holds a pipe's other end may take: a person may have to confirm something.
+var patience = time.Minute
 
 // File is a file that was read.
 type File struct {
@@ -66,6 +66,9 @@ func Read(path string, most int64) (File, error) {
 	}
 	_ = f.SetReadDeadline(time.Now().Add(patience)) // a file has none
 	got.Content, err = bounded.Text(f, path, most)
+	if err == nil && len(got.Content) == 0 && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is a pipe that nobody writes to, or that was read before", path)
+	}
 	return got, err
 }
 
