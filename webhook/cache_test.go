@@ -162,7 +162,8 @@ func TestCacheReadsVersionsNumberedAnew(t *testing.T) {
 			})
 		}
 		put(175, 5, "a")
-		c := NewCache(t.Context(), p, CacheOptions{}, testTarget)
+		var log bytes.Buffer
+		c := NewCache(t.Context(), p, CacheOptions{Log: slog.New(slog.NewTextHandler(&log, nil))}, testTarget)
 		defer c.Close()
 		for i, step := range []struct {
 			version  int64
@@ -173,16 +174,19 @@ func TestCacheReadsVersionsNumberedAnew(t *testing.T) {
 			unsigned bool
 		}{
 			{175, 5, "a", 10 * time.Second, "id-a", false},
-			{170, 6, "b", 10 * time.Second, "id-a id-b", false}, // 171 to 175 are lost
-			{175, 5, "a", 10 * time.Second, "id-b id-a", false}, // a node has not learned of it
+			{175, 6, "x", 10 * time.Second, "id-a id-x", false}, // 175 is lost, and written once more
+			{175, 5, "a", 10 * time.Second, "id-x id-a", false}, // a node has not learned of it
+			{176, 6, "a", 10 * time.Second, "id-a", false},
+			{170, 7, "b", 10 * time.Second, "id-a id-b", false}, // 171 to 176 are lost
+			{176, 6, "a", 10 * time.Second, "id-b id-a", false},
 			{169, 4, "z", 10 * time.Second, "id-b id-a id-z", false},
-			{171, 7, "c", 10 * time.Second, "id-a id-c", false},
-			{175, 5, "a", 10 * time.Second, "id-c id-a", false},
-			{1, 8, "unsigned", 10 * time.Second, "id-c id-a id-unsigned", true}, // made anew
-			{2, 9, "d", 50 * time.Minute, "id-c id-a id-d", false},
-			{2, 9, "d", 11 * time.Minute, "id-d", false},
-			{176, 8, "e", 10 * time.Second, "id-d id-e", false}, // one of two clocks is wrong
-			{177, 10, "f", 10 * time.Second, "id-f", false},
+			{171, 8, "c", 10 * time.Second, "id-a id-c", false},
+			{176, 6, "a", 10 * time.Second, "id-c id-a", false},
+			{1, 9, "unsigned", 10 * time.Second, "id-c id-a id-unsigned", true}, // made anew
+			{2, 10, "d", 50 * time.Minute, "id-c id-a id-d", false},
+			{2, 10, "d", 11 * time.Minute, "id-d", false},
+			{177, 9, "e", 10 * time.Second, "id-d id-e", false}, // one of two clocks is wrong
+			{178, 11, "f", 10 * time.Second, "id-f", false},
 		} {
 			put(step.version, step.written, step.value)
 			time.Sleep(step.pass)
@@ -190,6 +194,10 @@ func TestCacheReadsVersionsNumberedAnew(t *testing.T) {
 			if k, _ := c.Keys(testApp); held(c) != step.want || k.AcceptUnsigned != step.unsigned {
 				t.Errorf("step %d: %s are held, not %s; unsigned %t", i, held(c), step.want, k.AcceptUnsigned)
 			}
+		}
+		c.Close()
+		if !strings.Contains(log.String(), "numbered anew") {
+			t.Errorf("nobody is told:\n%s", log.String())
 		}
 	})
 }

@@ -69,9 +69,13 @@ type newest struct {
 }
 
 // since reports whether k is the same version as other, or came after it. Where versions are numbered anew,
-// of two neither may have come after the other: their numbers say one thing, and their times another.
+// of two neither may have come after the other: they have one number and two times, or their numbers say one
+// thing and their times another.
 func (k Keys) since(other Keys) bool {
-	return k.Version >= other.Version && !k.Written.Before(other.Written)
+	if k.Version == other.Version {
+		return k.Version == 0 || k.Written.Equal(other.Written)
+	}
+	return k.Version > other.Version && !k.Written.Before(other.Written)
 }
 
 // accepted is what is to be accepted after a reading. If it gave an older version than one before,
@@ -260,6 +264,8 @@ func (c *Cache) tell(r *ring, keys Keys, read int64, err error) {
 		}
 		if read < keys.Version {
 			c.log.Warn("an older version was read than before: the keys of both are accepted, for an hour at most", "target", target, "from", from, "version", read, "newest", keys.Version)
+		} else if len(r.newest) > 1 {
+			c.log.Warn("versions are numbered anew: a store was put back, or lost what it had acknowledged, or a clock is wrong; the keys of all are accepted, for an hour at most", "target", target, "from", from, "version", read)
 		}
 	case r.err != nil:
 		c.log.Info("the keys can be read again", "target", target, "from", from)

@@ -379,6 +379,14 @@ func TestVariablesOf(t *testing.T) {
 }
 
 // TestEnvFileIsPrivate: no secret stands in a file that others can reach.
+func TestEnvFileIsNone(t *testing.T) {
+	for _, path := range []string{"", os.DevNull} {
+		if _, err := NewEnvFile(path).Apply(); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 func TestEnvFileIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "env")
 	for _, name := range secretVariables {

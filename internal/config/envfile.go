@@ -34,7 +34,7 @@ func NewEnvFile(path string) *EnvFile { return &EnvFile{path: path} }
 // the file has no more is taken out. A file that cannot be read changes nothing. undo puts
 // everything back as it was.
 func (f *EnvFile) Apply() (undo func(), err error) {
-	if f.path == "" {
+	if f.path == "" || f.path == os.DevNull {
 		return func() {}, nil
 	}
 	file, err := private.Read(f.path, maxEnvFile)

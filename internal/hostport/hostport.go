@@ -35,12 +35,12 @@ func URL(u *url.URL) error {
 
 func check(address string, least uint64) error {
 	h, p, err := net.SplitHostPort(address)
-	address = printable.WithoutPassword(address) // in case it is a URL
+	shown := printable.WithoutPassword(strconv.Quote(address)) // in case it is a URL
 	if err != nil {
-		return fmt.Errorf("%q is not an address of the form HOST:PORT, such as 127.0.0.1:9469", address)
+		return fmt.Errorf("%s is not an address of the form HOST:PORT, such as 127.0.0.1:9469", shown)
 	}
 	if err := both(h, p, least); err != nil {
-		return fmt.Errorf("%q is not an address of the form HOST:PORT, such as 127.0.0.1:9469: %w", address, err)
+		return fmt.Errorf("%s is not an address of the form HOST:PORT, such as 127.0.0.1:9469: %w", shown, err)
 	}
 	return nil
 }
@@ -60,8 +60,7 @@ func host(h string) error {
 	odd := strings.ContainsFunc(h, func(c rune) bool {
 		return c < 0x80 && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '.' && c != '_'
 	})
-	last := strings.TrimSuffix(h, ".")
-	if last = last[strings.LastIndexByte(last, '.')+1:]; odd || strings.Trim(last, "0123456789") == "" { // no domain is a number
+	if odd || strings.Trim(h, "0123456789.") == "" { // numbers alone are meant as an address
 		return fmt.Errorf("its host %q is neither an IP address nor a name", h)
 	}
 	return nil

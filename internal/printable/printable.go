@@ -32,14 +32,18 @@ func Text(s string) string {
 	return b.String()
 }
 
-var userInfo = regexp.MustCompile(`://(?:\\"|[^"\n])*@`)
+// A URL in quotes may be one that cannot be read, with anything in its password; else a name ends where the host does.
+var (
+	quoted = regexp.MustCompile(`("[A-Za-z][A-Za-z0-9+.-]*)://(?:\\"|[^"\n])*@`)
+	bare   = regexp.MustCompile(`://[^/?#\s]*@`)
+)
 
 // WithoutPassword is s with what may be the user name and password of a URL taken out.
 func WithoutPassword(s string) string {
 	if !strings.Contains(s, "://") { // most have none
 		return s
 	}
-	return userInfo.ReplaceAllString(s, "://***@")
+	return bare.ReplaceAllString(quoted.ReplaceAllString(s, "$1://***@"), "://***@")
 }
 
 // odd tells control characters, line and paragraph separators, and marks that turn the direction of writing.

@@ -13,7 +13,10 @@ import (
 
 // Check gives an error for each of net/http's variables that it would not go by. There is no ALL_PROXY among them.
 func Check(env func(string) string) (errs []error) {
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY"} {
+		if env(name) == "" { // the other is not looked at
+			name = strings.ToLower(name)
+		}
 		v := env(name)
 		if v != "" && !strings.Contains(v, "://") {
 			v = "http://" + v // as net/http does

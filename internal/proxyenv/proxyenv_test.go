@@ -23,4 +23,9 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
+	// The library looks at the lower-case name only where the other one is empty.
+	both := map[string]string{"HTTPS_PROXY": "http://proxy:3128", "https_proxy": "http://proxy:99999"}
+	if errs := Check(func(n string) string { return both[n] }); len(errs) > 0 {
+		t.Error(errs)
+	}
 }

@@ -84,8 +84,9 @@ func (s *Store) place(ctx context.Context, full string) (at mountInfo, path stri
 		}
 		return err
 	})
-	if Denied(err) {
-		err = nil // reading it will tell
+	var res *api.ResponseError
+	if errors.As(err, &res) && (res.StatusCode == http.StatusForbidden || res.StatusCode == http.StatusNotFound) && !errors.Is(err, errNoLogin) {
+		err = nil // reading it will tell; the answer may be a gateway's that lets only some paths through
 	}
 	return at, strings.TrimPrefix(full, at.path+"/"), err
 }
@@ -113,7 +114,7 @@ func (s *Store) ReadSecret(ctx context.Context, full string) (map[string]any, er
 	switch {
 	case errors.Is(err, api.ErrSecretNotFound) || (err == nil && got.Data == nil):
 		return nil, fmt.Errorf("vault: there is no secret %s in the mount %s", full, at.path)
-	case at.guessed && Denied(err) && errors.As(err, &failed):
+	case at.guessed && Denied(err) && !errors.Is(err, errNoLogin) && errors.As(err, &failed):
 		failed.Advice = fmt.Sprintf("the token is not valid any more, or may do nothing in the mount where %s is; if that is %s, its policy needs the capability read on %q", full, at.path, at.path+"/"+asked)
 	}
 	if err != nil {

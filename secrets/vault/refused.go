@@ -55,11 +55,13 @@ func (r *refusal) stands(proof string) error {
 	return nil
 }
 
-// refuses reports whether an answer is Vault's definite no to a login, and for how long.
+// refuses tells for how long a login that failed is not tried again, and whether the answer was Vault's definite no.
 func (l Login) refuses(err error) (pause time.Duration, final bool) {
 	switch code := status(err); {
 	case code == http.StatusBadRequest && l.Method == AppRole:
 		return refusedPause, true
+	case code == http.StatusForbidden && l.Method == Kubernetes:
+		return deniedPause, false // it may be that Vault does not reach the cluster
 	case code == http.StatusBadRequest || code == http.StatusForbidden || code == http.StatusNotFound:
 		return deniedPause, true
 	}

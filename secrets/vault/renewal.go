@@ -110,6 +110,9 @@ func (s *session) prolong(ctx context.Context, token string, auth *api.SecretAut
 			return errOver
 		}
 		next, renewErr := s.renewSelf(ctx, token)
+		if ctx.Err() != nil {
+			return nil // another token is in use, or none is needed
+		}
 		if err = renewErr; err != nil {
 			continue
 		}

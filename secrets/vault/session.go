@@ -154,7 +154,7 @@ func (s *session) acquire(ctx context.Context) error {
 		pause, final := s.login.refuses(err)
 		failed := &Error{Tried: fmt.Sprintf("vault: %v: log in with %s at %s", errNoLogin, s.login.Method, s.client.Address()),
 			Err: noLogin{hushed{oneLine{err}, proof}, final}, Advice: s.login.advice(err)}
-		if final {
+		if pause > 0 {
 			s.refused = refusal{sha256.Sum256([]byte(proof)), time.Now().Add(pause), failed}
 			s.log.Error("vault refused the login; the same secret is not shown again before the time given", "error", failed.Error(), "again_at", s.refused.until)
 		}
