@@ -29,7 +29,7 @@ import (
 // lastLanded is the version that people run: who upgrades comes from it, and goes back to it.
 // When a change has landed that the next one must stand beside, put its commit here. Nothing else
 // names it; the program is built anew.
-const lastLanded = "b217fd15eac1155df36dd6bc0d2e6dd228821a06"
+const lastLanded = "7b9338fd0d15c74bd26299a72a0937c009a954cd"
 
 // lastProgram is the test program of cmd/tiwkeyd as it was at lastLanded, so that it runs as fast as
 // this one. It is built once, into the user's cache, from the history of this repository.
