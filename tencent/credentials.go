@@ -143,6 +143,10 @@ func (s *source) Get(ctx context.Context) (Credential, error) {
 	if err == nil && (c.id == "" || c.key == "") {
 		err = errors.New("the SecretId or the SecretKey is empty")
 	}
+	odd := func(r rune) bool { return r < ' ' || r > '~' }
+	if err == nil && (strings.ContainsFunc(c.id+c.key, odd) || strings.TrimSpace(c.id) != c.id || strings.TrimSpace(c.key) != c.key) {
+		err = errors.New("at an end of the SecretId or the SecretKey there is a space, or in it a line break or a character that is not ASCII: set it without")
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			s.failed, s.tried = err, time.Now()

@@ -38,6 +38,10 @@ func TestParseCredentials(t *testing.T) {
 			return map[string]any{"secret_id": "vid", "secret_key": "vkey"}, nil
 		case "secret/half":
 			return map[string]any{"secret_id": "vid"}, nil
+		case "secret/newline":
+			return map[string]any{"secret_id": "CANARYid\n", "secret_key": "vkey"}, nil
+		case "secret/space":
+			return map[string]any{"secret_id": "vid", "secret_key": "CANARYkey "}, nil
 		}
 		return nil, errors.New("no such secret")
 	}
@@ -56,7 +60,7 @@ func TestParseCredentials(t *testing.T) {
 			t.Errorf("%q is accepted", spec)
 		}
 	}
-	for spec, want := range map[string]string{"vault:secret/half": "lacks the fields", "vault:secret/none": "no such secret"} {
+	for spec, want := range map[string]string{"vault:secret/newline": "a line break", "vault:secret/space": "there is a space", "vault:secret/half": "lacks the fields", "vault:secret/none": "no such secret"} {
 		c, _ := ParseCredentials(spec, lookup, read)
 		if _, err := c.Get(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", spec, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,7 +62,9 @@ func (p *program) check(ctx context.Context, asJSON bool) error {
 	if err := p.examine(ctx, report); err != nil {
 		return err
 	}
-	lines.flush()
+	if lines.flush(); lines.err != nil {
+		return lines.err
+	}
 	if asJSON {
 		enc := json.NewEncoder(p.stdout)
 		enc.SetEscapeHTML(false)
@@ -139,8 +142,14 @@ const alike = 20
 // findingLines prints findings, a line for each; of thousands that are alike, the first few.
 type findingLines struct {
 	out  io.Writer
+	err  error // of the first line that could not be printed
 	last doctor.Finding
 	same int
+}
+
+func (l *findingLines) line(format string, args ...any) {
+	_, err := fmt.Fprintf(l.out, format, args...)
+	l.err = cmp.Or(l.err, err)
 }
 
 func (l *findingLines) print(f doctor.Finding) {
@@ -149,14 +158,14 @@ func (l *findingLines) print(f doctor.Finding) {
 	}
 	l.last = f
 	if l.same++; l.same <= alike {
-		fmt.Fprintln(l.out, findingLine(f))
+		l.line("%s\n", findingLine(f))
 	}
 }
 
 // flush tells how many of the last kind were not printed.
 func (l *findingLines) flush() {
 	if more := l.same - alike; more > 0 {
-		fmt.Fprintf(l.out, "%-4s  %-13s  %d more like these; --json has them all\n", word(l.last.Status), l.last.Check, more)
+		l.line("%-4s  %-13s  %d more like these; --json has them all\n", word(l.last.Status), l.last.Check, more)
 	}
 	l.same = 0
 }

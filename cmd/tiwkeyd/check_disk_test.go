@@ -51,3 +51,17 @@ func TestCheckReadOnlyDisk(t *testing.T) {
 		t.Errorf("check wrote in the directory: %v", left)
 	}
 }
+
+// TestCheckLost: a report of which a line was lost is no good news.
+func TestCheckLost(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	lines := &findingLines{out: full}
+	if lines.print(doctor.Finding{Check: doctor.Vault, What: "it answers"}); lines.err == nil {
+		t.Error("nobody is told")
+	}
+}

@@ -411,7 +411,7 @@ func TestEnvFileIsPrivate(t *testing.T) {
 	for text, c := range map[string]struct {
 		mode os.FileMode
 		good bool
-	}{"TIWKEYD_TEST_OPEN=1\n": {0o644, true}, "TIWKEYD_TEST_OPEN=2\n": {0o664, false}, "TIWKEYD_TEST_OPEN=3\n": {0o646, false}, "\ufeffTIWKEYD_TEST_OPEN=4": {0o444, true}, "\xff\xfeT": {0o600, false}} {
+	}{"TIWKEYD_TEST_OPEN=1\n": {0o644, true}, "TIWKEYD_TEST_PROXY=http://u:CANARY@h:1\n": {0o644, false}, "TIWKEYD_TEST_PROXY=http://h:1\n": {0o644, true}, "TIWKEYD_TEST_OPEN=2\n": {0o664, false}, "TIWKEYD_TEST_OPEN=3\n": {0o646, false}, "\ufeffTIWKEYD_TEST_OPEN=4": {0o444, true}, "\xff\xfeT": {0o600, false}} {
 		_ = os.Remove(path)
 		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, c.mode)); err != nil {
 			t.Fatal(err)

@@ -54,6 +54,11 @@ func (f *EnvFile) Apply() (undo func(), err error) {
 	}
 	next := map[string]string{}
 	for name, value := range values {
+		if strings.HasSuffix(strings.ToUpper(name), "PROXY") && strings.Contains(value, "@") {
+			if err := file.Secret(); err != nil {
+				return nil, fmt.Errorf("--env-file: it holds %s with a password: %w", name, err)
+			}
+		}
 		_, ours := f.set[name]
 		if _, has := os.LookupEnv(name); ours || !has {
 			next[name] = value

@@ -75,6 +75,10 @@ func judgeNeed(n vault.Need, target string, missing []string) Finding {
 	if len(missing) > 0 {
 		f.Status, f.Mend = Fail, "add to the token's policy: "+n.Policy
 		f.What = fmt.Sprintf("the token may not %s %s", list(missing), n.Path)
+		if n.Guessed {
+			f.What += ", or where else it is: Vault does not tell of a mount in which the token may do nothing"
+			f.Mend += ` (where the mount's name has a slash, as in team/kv, it is path "team/kv/data/…")`
+		}
 	}
 	return f
 }

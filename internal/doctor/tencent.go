@@ -53,6 +53,9 @@ func (e *examination) credential(ctx context.Context) {
 	} else if err != nil {
 		f := Finding{Check: Credential, Status: Fail, What: fmt.Sprintf("no credential for Tencent could be had from %s: %v", e.Config.Credentials, err),
 			Mend: "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or say with TIWKEYD_TENCENT_CREDENTIALS where it is"}
+		if e.Config.Credentials == "profile" {
+			f.Mend = "mend the file, or say with TIWKEYD_TENCENT_CREDENTIALS where else the credential is"
+		}
 		if e.Config.VaultCredentials() {
 			f.Mend = fmt.Sprintf("put the fields secret_id and secret_key there (`vault kv put %s …`), or correct TIWKEYD_TENCENT_CREDENTIALS", strings.TrimPrefix(e.Config.Credentials, "vault:"))
 		}

@@ -120,10 +120,11 @@ type Need struct {
 	Path         string
 	Capabilities []string
 	Policy       string // the stanza that allows it
+	Guessed      bool   // Vault does not tell in which mount it is: the first slash was taken for the mount's end
 }
 
 func need(path, rule string, capabilities ...string) Need {
-	return Need{path, capabilities, fmt.Sprintf(`path "%s" { capabilities = ["%s"] }`, rule, strings.Join(capabilities, `", "`))}
+	return Need{Path: path, Capabilities: capabilities, Policy: fmt.Sprintf(`path "%s" { capabilities = ["%s"] }`, rule, strings.Join(capabilities, `", "`))}
 }
 
 // Needs lists what the daemon needs for a target's keyring.

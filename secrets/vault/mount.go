@@ -113,6 +113,9 @@ func (s *Store) ReadSecret(ctx context.Context, full string) (map[string]any, er
 	var failed *Error
 	switch {
 	case errors.Is(err, api.ErrSecretNotFound) || (err == nil && got.Data == nil):
+		if at.guessed {
+			return nil, fmt.Errorf("vault: there is no secret %s in the mount %s; where it is in another, Vault does not tell this token so: give its policy the capability read on it", full, at.path)
+		}
 		return nil, fmt.Errorf("vault: there is no secret %s in the mount %s", full, at.path)
 	case at.guessed && Denied(err) && !errors.Is(err, errNoLogin) && errors.As(err, &failed):
 		failed.Advice = fmt.Sprintf("the token is not valid any more, or may do nothing in the mount where %s is; if that is %s, its policy needs the capability read on %q", full, at.path, at.path+"/"+asked)
@@ -130,5 +133,7 @@ func (s *Store) NeedToRead(ctx context.Context, full string) (Need, error) {
 		path = "data/" + path
 	}
 	rule := at.path + "/" + path
-	return need(rule, rule, "read"), err
+	n := need(rule, rule, "read")
+	n.Guessed = at.guessed
+	return n, err
 }

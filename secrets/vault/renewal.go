@@ -135,7 +135,7 @@ func (s *session) prolong(ctx context.Context, token string, auth *api.SecretAut
 // notRenewed tells of a renewal that failed, after so many others, and gives how long to wait for the next
 // one. There is none for a token that has ended, or that another login can take the place of.
 func (s *session) notRenewed(err error, failures int, life, left time.Duration) (wait time.Duration, on bool) {
-	attrs := []any{"error", oneLine{err}.Error(), "time_left", left.Round(time.Second).String()}
+	attrs := []any{"error", oneLine{err}.Error(), "time_left", max(left, 0).Round(time.Second).String()}
 	switch last := lasting(err); {
 	case last && s.login.logsIn():
 		if !errors.Is(err, errMaximum) {
