@@ -18,9 +18,10 @@ import (
 // progress tells a person what a rotation is doing: a terminal gets one live line that
 // counts waits down, a pipe gets each new state as a line of its own.
 type progress struct {
-	out  io.Writer
-	live bool
-	now  func() time.Time
+	out   io.Writer
+	live  bool
+	width func() int // of the terminal, in characters; 0: not known
+	now   func() time.Time
 
 	mu    sync.Mutex
 	line  string    // what is going on
@@ -29,7 +30,19 @@ type progress struct {
 }
 
 func newProgress(out io.Writer) *progress {
-	return &progress{out: out, live: isTerminal(out), now: time.Now}
+	return &progress{out: out, live: isTerminal(out), width: func() int { return widthOf(out) }, now: time.Now}
+}
+
+func widthOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // isTerminal reports whether a person watches w.
@@ -94,7 +107,11 @@ func (p *progress) redraw() {
 	if d := p.until.Sub(p.now()).Round(time.Second); d > 0 {
 		left = fmt.Sprintf("  %s left", d)
 	}
-	fmt.Fprintf(p.out, "\r\x1b[K%s%s", p.line, left)
+	line := []rune(p.line)
+	if most := p.width() - len(left) - 1; most > 0 && len(line) > most { // a line that wraps would be drawn below itself
+		line = append(line[:most-1:most-1], '…')
+	}
+	fmt.Fprintf(p.out, "\r\x1b[K%s%s", string(line), left)
 }
 
 func (p *progress) clear() {
