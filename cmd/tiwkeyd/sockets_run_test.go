@@ -203,7 +203,7 @@ func TestTakersOfNothing(t *testing.T) {
 		}
 		defer func() { _ = c.Close() }()
 		_ = c.(*net.TCPConn).SetReadBuffer(4096)
-		_, _ = io.WriteString(c, strings.Repeat(request, 200)) // answers of megabytes, none of which is read
+		_, _ = io.WriteString(c, strings.Repeat(request, 500)) // answers of megabytes, none of which is read
 	}
 	ask(t, 10, "http://"+addr+"/healthz")
 }

@@ -86,20 +86,8 @@ func TestCluster(t *testing.T) {
 	if _, err := root.Logical().Write("secret/config", map[string]any{"max_versions": 100_000}); err != nil {
 		t.Fatal(err)
 	}
-	var stores []*Store
-	for _, node := range c.Nodes {
-		s, _ := open(t, node.Addr, withToken(node.Token))
-		stores = append(stores, s)
-	}
-	target := storetest.Target()
-	l := &ledger{acknowledged: map[int64]string{}, more: make(chan struct{})}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var writers sync.WaitGroup
-	t.Cleanup(writers.Wait)
-	for first := range 2 {
-		writers.Go(func() { l.writer(ctx, t, stores, first, target) })
-	}
+	l, store, target, end := written(t, c)
+	defer end()
 	for range 3 {
 		l.await(t, 20)
 		// A writer is held up until its last write is heard of: hear them all while the node
@@ -113,10 +101,27 @@ func TestCluster(t *testing.T) {
 		running()
 	}
 	running := l.drain()
-	stop()
-	writers.Wait()
+	end()
 	running()
-	l.check(t, c, stores[0], target)
+	l.check(t, c, store, target)
+}
+
+// written has two writers replace a keyring, each through one node after the other, until end.
+func written(t *testing.T, c *vaulttest.Cluster) (l *ledger, first *Store, target secrets.Target, end func()) {
+	t.Helper()
+	var stores []*Store
+	for _, node := range c.Nodes {
+		s, _ := open(t, node.Addr, withToken(node.Token))
+		stores = append(stores, s)
+	}
+	target = storetest.Target()
+	l = &ledger{acknowledged: map[int64]string{}, more: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for at := range 2 {
+		writers.Go(func() { l.writer(ctx, t, stores, at, target) })
+	}
+	return l, stores[0], target, func() { stop(); writers.Wait() }
 }
 
 // drain takes what the writers report, until the function it gives is called.

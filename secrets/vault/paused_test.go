@@ -3,17 +3,14 @@
 package vault
 
 import (
-	"context"
 	"maps"
 	"os"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
-	"tiwkeyd/secrets/storetest"
 	"tiwkeyd/secrets/vault/vaulttest"
 )
 
@@ -30,11 +27,8 @@ func TestPausedLeaders(t *testing.T) {
 		}
 	}
 	c := vaulttest.StartCluster(t, 3)
-	var stores []*Store
 	var nodes []*api.Client
 	for _, node := range c.Nodes {
-		s, _ := open(t, node.Addr, withToken(node.Token))
-		stores = append(stores, s)
 		client := node.Client(node.Token)
 		client.SetMaxRetries(0)
 		client.SetClientTimeout(500 * time.Millisecond)
@@ -43,15 +37,8 @@ func TestPausedLeaders(t *testing.T) {
 	if _, err := nodes[0].Logical().Write("secret/config", map[string]any{"max_versions": 100_000}); err != nil {
 		t.Fatal(err)
 	}
-	target := storetest.Target()
-	l := &ledger{acknowledged: map[int64]string{}, more: make(chan struct{})}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var writers sync.WaitGroup
-	t.Cleanup(writers.Wait)
-	for first := range 2 {
-		writers.Go(func() { l.writer(ctx, t, stores, first, target) })
-	}
+	l, store, target, end := written(t, c)
+	defer end()
 	running := l.drain()
 	active := func(but int) map[int]bool { // those that say so of themselves
 		all := map[int]bool{}
@@ -95,9 +82,8 @@ func TestPausedLeaders(t *testing.T) {
 			}
 		}
 	}
-	stop()
-	writers.Wait()
+	end()
 	running()
-	l.check(t, c, stores[0], target)
+	l.check(t, c, store, target)
 	t.Logf("%d pauses; after %d of them the node did not know that it was deposed", pauses, unaware)
 }
